@@ -1,0 +1,72 @@
+"""Balls of a norm: their projection, their random points and their steepest steps."""
+
+import abc
+import dataclasses
+
+import tensorflow as tf
+
+from harp_tf.types import require_choice
+
+
+class Norm(abc.ABC):
+    """A norm over whole images; batches are float32 tensors whose first axis counts the examples."""
+
+    @abc.abstractmethod
+    def project(self, delta: tf.Tensor, eps: float) -> tf.Tensor:
+        """The nearest perturbation inside the ball of radius eps."""
+
+    @abc.abstractmethod
+    def random(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
+        """Perturbations drawn uniformly from the ball; `seed` is an int32 tensor of shape [2]."""
+
+    @abc.abstractmethod
+    def step(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The direction of norm 1 in which a function with this gradient rises most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Linf(Norm):
+    """The largest change of any pixel."""
+
+    def project(self, delta: tf.Tensor, eps: float) -> tf.Tensor:
+        return tf.clip_by_value(delta, -eps, eps)
+
+    def random(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
+        return eps * tf.random.stateless_uniform(tf.shape(like), seed, -1.0, 1.0)
+
+    def step(self, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.sign(gradient)
+
+
+@dataclasses.dataclass(frozen=True)
+class L2(Norm):
+    """The Euclidean length of the change of an image."""
+
+    def project(self, delta: tf.Tensor, eps: float) -> tf.Tensor:
+        return delta * tf.minimum(1.0, eps / tf.maximum(_length(delta), 1e-12))
+
+    def random(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
+        # A Gaussian direction with a radius of uniform^(1/d) is uniform in the ball.
+        seeds = tf.random.split(seed, 2)
+        direction = self.step(tf.random.stateless_normal(tf.shape(like), seeds[0]))
+        ones = [1] * (len(like.shape) - 1)
+        uniform = tf.random.stateless_uniform(tf.concat([tf.shape(like)[:1], ones], 0), seeds[1])
+        dimensions = tf.cast(tf.size(like) // tf.maximum(tf.shape(like)[0], 1), tf.float32)
+        return eps * tf.pow(uniform, 1.0 / dimensions) * direction
+
+    def step(self, gradient: tf.Tensor) -> tf.Tensor:
+        return gradient / tf.maximum(_length(gradient), 1e-12)
+
+
+def _length(batch: tf.Tensor) -> tf.Tensor:
+    axes = list(range(1, len(batch.shape)))
+    return tf.sqrt(tf.reduce_sum(tf.square(batch), axis=axes, keepdims=True))
+
+
+NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2()}
+
+
+def norm_of(name: str) -> Norm:
+    """The norm called "linf" or "l2"; a HarpError for any other name."""
+    require_choice("norm", name, tuple(NORMS))
+    return NORMS[name]

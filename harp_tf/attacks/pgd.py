@@ -1,0 +1,85 @@
+"""Projected gradient descent and its one-step form."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from harp_tf.attacks.base import Attack, Logits
+from harp_tf.losses.terms import cross_entropy, kl_from_logits
+from harp_tf.types import HarpError, require_choice
+
+OBJECTIVES = ("cross_entropy", "kl")
+STARTS = ("uniform", "normal", "clean")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Steepest ascent on an objective, projected after every step.
+
+    Attributes:
+        step_size: eta, length of a step in the attack's norm. Default: eps / 4.
+        steps: T, number of gradient steps, >= 1.
+        objective: "cross_entropy", or "kl" between the clean and the adversarial prediction.
+        start: "uniform" in the ball, "normal" (clean + 0.001 * Gaussian noise, as TRADES does) or "clean".
+
+    Reference:
+        Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018.
+    """
+
+    step_size: float | None = None
+    steps: int = 10
+    objective: str = "cross_entropy"
+    start: str = "uniform"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.step_size is None:
+            object.__setattr__(self, "step_size", self.eps / 4)
+        if self.steps < 1 or self.step_size < 0:
+            raise HarpError(f"PGD needs steps >= 1 and step_size >= 0, received {self.steps} and {self.step_size}.")
+        require_choice("objective", self.objective, OBJECTIVES)
+        require_choice("start", self.start, STARTS)
+
+    def perturb(self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if self.objective == "kl":
+            clean = tf.stop_gradient(logits(images))
+
+        def objective(candidates: tf.Tensor) -> tf.Tensor:
+            if self.objective == "kl":
+                return kl_from_logits(clean, logits(candidates))
+            return cross_entropy(logits(candidates), labels)
+
+        def body(step: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(candidates)
+                value = objective(candidates)
+            gradient = tape.gradient(value, candidates)
+            return step + 1, self.project(candidates + self.step_size * self.ball.step(gradient), images)
+
+        start = self.project(self._start(images, seed), images)
+        return tf.while_loop(
+            lambda step, _: step < self.steps, body, (tf.constant(0), start), maximum_iterations=self.steps
+        )[1]
+
+    def _start(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if self.start == "uniform":
+            return images + self.ball.random(images, self.eps, seed)
+        if self.start == "normal":
+            return images + 0.001 * tf.random.stateless_normal(tf.shape(images), seed)
+        return images
+
+
+def FGSM(*, eps: float, norm: str = "linf") -> PGD:  # noqa: N802 - named as the field names it
+    """The fast gradient (sign) method: one step of length eps from the clean image.
+
+    Args:
+        eps: radius of the ball, in units of pixels scaled to [0, 1].
+        norm: "linf" or "l2".
+
+    Returns:
+        The attack.
+
+    Reference:
+        Goodfellow et al., Explaining and Harnessing Adversarial Examples, ICLR 2015.
+    """
+    return PGD(eps=eps, norm=norm, step_size=eps, steps=1, start="clean")

@@ -1,0 +1,103 @@
+"""Exact top-k masks by absolute score, with HARP's gradients.
+
+A mask keeps exactly ``k`` entries of a score tensor. The ``k``-th largest absolute score is found by radix
+selection on its bit pattern: the order of non-negative float32 numbers is the order of their bits, so two
+histograms (the upper 16 bits, then the lower 15 bits of the one bucket that holds the threshold) locate it
+without sorting. Ties at the threshold are broken by index, so the count is exact for every input.
+"""
+
+import tensorflow as tf
+
+from harp_tf.compression.rates import keep_count
+
+_ROW = 256
+_LOW_BITS = 15
+_HIGH_BUCKETS = 1 << 16
+_LOW_BUCKETS = 1 << _LOW_BITS
+
+
+def top_k_mask(scores: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Marks the `count` entries of largest absolute value.
+
+    Args:
+        scores: float32 tensor of any static shape.
+        count: int32 scalar, 1 <= count <= number of entries.
+
+    Returns:
+        Tensor of the shape and dtype of `scores`, 1 on exactly `count` entries and 0 elsewhere. Among equal
+        absolute scores the lower flat index is kept.
+    """
+    count = tf.cast(count, tf.int32)
+    with tf.name_scope("harp_select"):
+        flat = tf.reshape(tf.abs(scores), [-1])
+        bits = tf.bitcast(tf.cast(flat, tf.float32), tf.int32)
+        threshold, above = _kth_largest(bits, count)
+        larger = bits > threshold
+        tied = tf.equal(bits, threshold)
+        wanted = count - above
+
+        def lowest_indices() -> tf.Tensor:
+            # The same selection, by index: a running count would be quadratic under XLA.
+            size = tf.size(bits)
+            priority = tf.where(tied, size - tf.range(size), 0)
+            return larger | (priority >= _kth_largest(priority, wanted)[0])
+
+        all_fit = tf.equal(tf.reduce_sum(tf.cast(tied, tf.int32)), wanted)
+        keep = tf.cond(all_fit, lambda: larger | tied, lowest_indices)
+        return tf.reshape(tf.cast(keep, scores.dtype), scores.shape)
+
+
+def _kth_largest(keys: tf.Tensor, rank: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the `rank`-th largest of non-negative int32 keys and how many keys are larger than it."""
+    high = tf.bitwise.right_shift(keys, _LOW_BITS)
+    bucket, above = _bucket_of(high, _HIGH_BUCKETS, rank)
+    low = tf.bitwise.bitwise_and(keys, _LOW_BUCKETS - 1)
+    # Keys of other buckets are counted below all others, where they cannot matter.
+    inside = tf.where(tf.equal(high, bucket), low + _ROW, 0)
+    low_bucket, above_inside = _bucket_of(inside, _LOW_BUCKETS + _ROW, rank - above)
+    return tf.bitwise.left_shift(bucket, _LOW_BITS) + low_bucket - _ROW, above + above_inside
+
+
+def _bucket_of(values: tf.Tensor, size: int, rank: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the bucket that holds the `rank`-th largest value and the number of values in higher buckets."""
+    # The raw op with a Python size compiles under XLA; tf.math.bincount does not.
+    histogram = tf.raw_ops.DenseBincount(
+        input=values, size=size, weights=tf.constant([], tf.int32), binary_output=False
+    )
+    # Rows first, then inside one row: XLA would make a running sum over all buckets quadratic. Indexing is by
+    # gather, since XLA tries to evaluate the bounds of a slice while it compiles, which takes minutes.
+    rows = tf.reshape(histogram, [size // _ROW, _ROW])
+    row, above_row = _last_at_least(tf.reduce_sum(rows, axis=1), rank)
+    column, above_column = _last_at_least(tf.gather(rows, row), rank - above_row)
+    return row * _ROW + column, above_row + above_column
+
+
+def _last_at_least(counts: tf.Tensor, rank: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the last position from which on `counts` sum to at least `rank`, and the sum after it."""
+    from_here = tf.cumsum(counts, reverse=True)
+    position = tf.reduce_sum(tf.cast(from_here >= rank, tf.int32)) - 1
+    return position, tf.gather(from_here, position) - tf.gather(counts, position)
+
+
+@tf.custom_gradient
+def straight_through_mask(scores: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    """The mask M of a layer from its importance scores and its rate.
+
+    Args:
+        scores: float32 tensor S of any static shape.
+        rate: float32 scalar a, the fraction of entries that is kept, in (0, 1].
+
+    Returns:
+        Tensor of zeros and ones of the shape of `scores`, with exactly `keep_count(rate, n)` ones. With
+        g = dL/dM its gradients are dL/dS = g * sign(S) (straight-through to |S|) and dL/da = sum of g.
+
+    Reference:
+        Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, section 3.2.
+    """
+    size = scores.shape.num_elements()
+    mask = top_k_mask(scores, keep_count(rate, size))
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return upstream * tf.sign(scores), tf.cast(tf.reduce_sum(upstream), rate.dtype)
+
+    return mask, gradient

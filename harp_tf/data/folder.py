@@ -1,0 +1,94 @@
+"""Folders of images, one folder per class."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from harp_tf.data.memory import Labelled, stratified_cut
+from harp_tf.types import HarpError
+
+ENDINGS = (".png", ".jpg", ".jpeg")
+TEST_FRACTION = 0.2
+
+
+def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
+    """Returns (images, labels) for training and for testing, and the class names in alphabetical order.
+
+    Args:
+        folder: Holds `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` (then a fifth of every
+            class becomes the test set); JPEG as well. All images must be of one size.
+        seed: Keys the cut of the test set, where the folder has none.
+
+    Returns:
+        Images are uint8 [n, H, W, C], with three channels as soon as one image has colour.
+
+    Raises:
+        HarpError: If a folder or its images cannot be used; the message names the culprit.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise HarpError(f"There is no folder '{root}'. Give one with train/CLASS/*.png and test/CLASS/*.png.")
+    if not (root / "train").is_dir():
+        images, labels, names = _read(root)
+        train, test = stratified_cut(labels, TEST_FRACTION, seed)
+        return (images[train], labels[train]), (images[test], labels[test]), names
+    if not (root / "test").is_dir():
+        raise HarpError(
+            f"'{root}' has a folder 'train' but no folder 'test'. Add one, or give '{root / 'train'}'."
+        )
+    images, labels, names = _read(root / "train")
+    test_images, test_labels, test_names = _read(root / "test")
+    if names != test_names:
+        raise HarpError(
+            f"'{root}': the classes in train are {list(names)}, in test {list(test_names)}; they must agree."
+        )
+    if images.shape[-1] != test_images.shape[-1]:  # one of the two is grey throughout
+        images, test_images = (np.broadcast_to(part, (*part.shape[:3], 3)) for part in (images, test_images))
+    return (images, labels), (test_images, test_labels), names
+
+
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(classes) < 2:
+        raise HarpError(
+            f"'{folder}' holds {len(classes)} class folder(s); expected one folder per class, at least 2."
+        )
+    files = []
+    labels = []
+    for label, directory in enumerate(classes):
+        found = sorted(path for path in directory.iterdir() if path.suffix.lower() in ENDINGS)
+        if len(found) < 2:
+            raise HarpError(
+                f"Class folder '{directory}' holds {len(found)} images ({', '.join(ENDINGS)}); at least 2 "
+                "are needed. Add images or remove the folder."
+            )
+        files += found
+        labels += [label] * len(found)
+    images = [_decode(path) for path in files]
+    for path, image in zip(files, images):
+        if image.shape[:2] != images[0].shape[:2]:
+            raise HarpError(
+                f"'{path}' has {image.shape[0]}x{image.shape[1]} pixels (height x width), '{files[0]}' "
+                f"{images[0].shape[0]}x{images[0].shape[1]}. Resize all images to one size."
+            )
+    colour = any(image.shape[-1] >= 3 for image in images)
+    return (
+        np.stack([_channels(image, colour) for image in images]),
+        np.array(labels),
+        tuple(d.name for d in classes),
+    )
+
+
+def _decode(path: Path) -> np.ndarray:
+    try:
+        return tf.io.decode_image(path.read_bytes(), expand_animations=False).numpy()
+    except (OSError, tf.errors.OpError) as error:
+        raise HarpError(f"'{path}' could not be read as an image. Replace or remove it.") from error
+
+
+def _channels(image: np.ndarray, colour: bool) -> np.ndarray:
+    """Drops transparency (the 2nd of 2, the 4th of 4 channels) and repeats grey where others have colour."""
+    if not colour:
+        return image[..., :1]
+    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)

@@ -1,0 +1,49 @@
+"""From what the user names to three splits."""
+
+from harp_tf.data import digits, folder, idx, npz, tfds_source
+from harp_tf.data.memory import split_arrays
+from harp_tf.data.splits import Cuts, DataSplits
+
+
+def load(
+    spec: str = "digits",
+    *,
+    seed: int = 0,
+    validation_fraction: float = 0.1,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    download: bool = False,
+    data_dir: str | None = None,
+) -> DataSplits:
+    """Loads an image classification data set and cuts a validation split from its training images.
+
+    Args:
+        spec: `digits` (in scikit-learn, 8x8); `idx:DIR` (IDX files such as MNIST's); `npz:FILE` (x_train,
+            y_train, x_test, y_test); `dir:FOLDER` (one folder of images per class); or a name of TensorFlow
+            Datasets, as `cifar10`, `svhn_cropped`, `imagenet2012`.
+        seed: Keys the validation split, and which training images `train_limit` leaves.
+        validation_fraction: Part of the training images, of every class alike, that is set apart; in (0, 1).
+        train_limit: At most so many training images; the validation split shrinks in proportion.
+        test_limit: At most so many test images, the same for every seed.
+        download: Whether TensorFlow Datasets may use the network.
+        data_dir: Where TensorFlow Datasets keeps its data (default: its own).
+
+    Returns:
+        The splits, with images in [0, 1].
+
+    Raises:
+        HarpError: If there is no such data set, or it is damaged or out of range; says what to do.
+    """
+    cuts = Cuts(seed, validation_fraction, train_limit, test_limit)
+    kind, _, place = spec.partition(":")
+    if spec == "digits":
+        parts = digits.load()
+    elif kind == "idx":
+        parts = idx.load(place)
+    elif kind == "npz":
+        parts = npz.load(place)
+    elif kind == "dir":
+        parts = folder.load(place, seed)
+    else:
+        return tfds_source.load(spec, cuts, download=download, data_dir=data_dir)
+    return split_arrays(spec, *parts, cuts)

@@ -1,0 +1,57 @@
+"""A plain Keras model -> a dense float32 .tflite file."""
+
+import keras
+import tensorflow as tf
+
+from harp_tf.deploy.flatbuffer import read_model, write_model
+from harp_tf.deploy.kernels import check_plain, match_kernels
+from harp_tf.deploy.quiet import captured_output
+from harp_tf.types import HarpError
+
+
+def to_tflite(model: keras.Model) -> bytes:
+    """Converts a plain Keras classifier to a dense float32 TFLite file of builtin operators.
+
+    The batch dimension stays open: the file runs on single images as it is, and on batches after
+    `resize_tensor_input`. The kernels carry the paths of their Keras variables ("conv1/kernel"), so
+    that the file can be compared with a table of rates layer by layer.
+
+    Args:
+        model: A built Keras model without layers of harp_tf: images float32 `[batch, ...]` in, logits
+          `[batch, classes]` out.
+
+    Returns:
+        The bytes of the .tflite file.
+
+    Raises:
+        HarpError: If the model still holds layers of harp_tf (strip it first), has several inputs or
+          outputs or a fixed batch size, or cannot be expressed in TFLite's builtin operators.
+    """
+    check_plain(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise HarpError(
+            f"Expected a model with one input and one output, received {len(model.inputs)} and "
+            f"{len(model.outputs)}. Export the part from images to logits."
+        )
+    batch = model.inputs[0].shape[0]
+    if batch is not None:
+        raise HarpError(
+            f"Expected an open batch dimension, received a model built for batches of {batch}. "
+            "Build it with keras.Input(shape) without batch_size."
+        )
+    with captured_output() as chatter:
+        try:
+            converter = tf.lite.TFLiteConverter.from_keras_model(model)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            data = converter.convert()
+        except Exception as error:  # The converter raises what the failing pass happens to raise.
+            lines = f"{error}\n{chatter()}".splitlines()
+            reasons = [line for line in lines if "error:" in line] or lines
+            raise HarpError(
+                "Expected a model of layers that TFLite has builtin operators for; converting "
+                f"{model.name!r} failed: {reasons[0][-500:]}"
+            ) from error
+    file = read_model(data)
+    for match in match_kernels(file, model):
+        file.subgraphs[0].tensors[match.tensor].name = match.kernel.path.encode()
+    return write_model(file)

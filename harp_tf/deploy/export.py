@@ -1,0 +1,108 @@
+"""The one call that turns a stripped Keras model into a checked .tflite file on disk."""
+
+import dataclasses
+import os
+import uuid
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from harp_tf.deploy.convert import to_tflite
+from harp_tf.deploy.inspect import KernelCount, file_sizes
+from harp_tf.deploy.sparse import sparsify
+from harp_tf.deploy.verify import verify
+from harp_tf.types import HarpError
+
+_CHECK_IMAGES = 8
+_CHECK_SIZE = 32  # Height and width of the check images where the model leaves them open.
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        file_bytes: Its size.
+        gzip_bytes: Its size compressed by gzip at its usual level, 6.
+        parameters: Weights in the kernels of the file, biases not counted.
+        nonzero: Those that are not zero, counted in the file.
+        kernels: The kernels one by one, in execution order.
+        max_logit_difference: Largest absolute difference to a Keras logit on the check images.
+    """
+
+    path: Path
+    file_bytes: int
+    gzip_bytes: int
+    parameters: int
+    nonzero: int
+    kernels: tuple[KernelCount, ...]
+    max_logit_difference: float
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    sparse: bool = False,
+    check_images: np.ndarray | None = None,
+) -> ExportReport:
+    """Converts a plain Keras model, checks the result against it and writes it as a .tflite file.
+
+    The file appears whole or not at all, and only when every check of `verify` passed.
+
+    Args:
+        model: A plain (stripped) Keras classifier with an open batch dimension.
+        path: Where to write; an existing file is replaced. Its folder must exist.
+        sparse: Whether to store kernels sparsely where that is smaller.
+        check_images: float32 `[n, ...]` on which file and model must agree. Default: 8 images of uniform
+          noise in [0, 1], always the same.
+
+    Returns:
+        Sizes and counts of the written file.
+
+    Raises:
+        HarpError: If the model cannot be converted, the file does not pass, or it cannot be written.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise HarpError(
+            f"Expected to write into an existing folder, received {str(path)!r}. Create its folder."
+        )
+    data = to_tflite(model)
+    if sparse:
+        data = sparsify(data)
+    if check_images is None:
+        shape = [_CHECK_SIZE if size is None else size for size in model.inputs[0].shape[1:]]
+        check_images = np.random.default_rng(0).random((_CHECK_IMAGES, *shape), np.float32)
+    verification = verify(data, model, check_images)
+    _write_atomically(path, data)
+    file_bytes, gzip_bytes = file_sizes(data)
+    return ExportReport(
+        path=path,
+        file_bytes=file_bytes,
+        gzip_bytes=gzip_bytes,
+        parameters=sum(kernel.weights for kernel in verification.kernels),
+        nonzero=sum(kernel.nonzero for kernel in verification.kernels),
+        kernels=verification.kernels,
+        max_logit_difference=verification.max_logit_difference,
+    )
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise HarpError(
+            f"Expected to write {len(data)} bytes to {str(path)!r}, received {error.strerror}. "
+            "Free space there or choose another path."
+        ) from error

@@ -1,0 +1,218 @@
+"""Reading and writing a .tflite file as Python objects, and finding the weights in its graph."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from harp_tf.types import HarpError
+
+Source = str | os.PathLike | bytes
+
+_IDENTIFIER = b"TFL3"
+
+# Operators whose second input is a kernel.
+_WEIGHT_SLOT = 1
+_WEIGHT_OPERATORS = frozenset(
+    {
+        schema.BuiltinOperator.CONV_2D,
+        schema.BuiltinOperator.DEPTHWISE_CONV_2D,
+        schema.BuiltinOperator.FULLY_CONNECTED,
+        schema.BuiltinOperator.TRANSPOSE_CONV,
+    }
+)
+_OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightTensor:
+    """A constant kernel in the main graph of a .tflite file.
+
+    Attributes:
+        index: Index of the constant tensor. For a sparse kernel, the one in front of DENSIFY.
+        operators: The operators that read it as their kernel, in execution order.
+    """
+
+    index: int
+    operators: tuple[schema.OperatorT, ...]
+
+
+def read_bytes(source: Source) -> bytes:
+    """Returns the bytes of a .tflite file given by path or as bytes.
+
+    Raises:
+        HarpError: If the file cannot be read or is not a TFLite file.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data, name = bytes(source), "the given bytes"
+    else:
+        name = f"{os.fspath(source)!r}"
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            message = f"Expected a readable .tflite file, received {name}: {error.strerror}."
+            raise HarpError(message) from error
+    if data[4:8] != _IDENTIFIER:
+        raise HarpError(
+            f"Expected a TFLite file (identifier {_IDENTIFIER.decode()} at byte 4), received {name} of "
+            f"{len(data)} bytes without it. Export the model again."
+        )
+    return data
+
+
+def read_model(source: Source) -> schema.ModelT:
+    """Unpacks a .tflite file; its arrays are read-only views of the file's bytes.
+
+    Args:
+        source: Path of a .tflite file, or its bytes.
+
+    Returns:
+        The file as the mutable objects of the TFLite schema.
+
+    Raises:
+        HarpError: If the file cannot be read, is not a TFLite file, or is damaged.
+    """
+    data = read_bytes(source)
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+        intact = _indices_in_range(model)
+    except Exception as error:  # A damaged flatbuffer raises whatever its garbage leads to.
+        raise HarpError(f"The TFLite file is damaged, export it again ({error}).") from error
+    if not intact:
+        raise HarpError(
+            "The TFLite file is damaged, export it again (its graph refers to what is not there)."
+        )
+    return model
+
+
+def write_model(model: schema.ModelT) -> bytes:
+    """Packs a model into the bytes of a .tflite file."""
+    builder = _AlignedBuilder(1024 + sum(b.data.nbytes for b in model.buffers if b.data is not None))
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    """Aligns the buffers of tensors to 16 bytes.
+
+    The schema asks for it (`force_align: 16`) and kernels rely on it, but the generated Python
+    writer leaves it out.
+    """
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        if x.dtype == np.uint8:
+            self.Prep(16, x.nbytes)
+        return super().CreateNumpyVector(x)
+
+
+def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
+    """Name of an operator, such as "CONV_2D"; a custom operator keeps its own name."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode is not None:
+        return code.customCode.decode(errors="replace")
+    return _OPERATOR_NAMES.get(_builtin_code(code), "unknown")
+
+
+def tensor_name(tensor: schema.TensorT) -> str:
+    """Name of a tensor as text."""
+    return (tensor.name or b"").decode(errors="replace")
+
+
+def weight_tensors(model: schema.ModelT) -> list[WeightTensor]:
+    """Finds the kernels of convolutions, depthwise, transposed and fully-connected operators.
+
+    A kernel that several operators share is listed once, where it is used first. Kernels that are
+    computed at run time (other than by DENSIFY) are no constants and are left out.
+
+    Args:
+        model: A file unpacked by `read_model`.
+
+    Returns:
+        The constant kernels of the main graph in execution order.
+    """
+    graph = model.subgraphs[0]
+    codes = [_builtin_code(code) for code in model.operatorCodes]
+    densified = {}
+    users: dict[int, list[schema.OperatorT]] = {}
+    for operator in graph.operators:
+        code = codes[operator.opcodeIndex]
+        if code == schema.BuiltinOperator.DENSIFY:
+            densified[int(operator.outputs[0])] = int(operator.inputs[0])
+        elif code in _WEIGHT_OPERATORS:
+            index = int(operator.inputs[_WEIGHT_SLOT])
+            index = densified.get(index, index)
+            if model.buffers[graph.tensors[index].buffer].data is not None:
+                users.setdefault(index, []).append(operator)
+    return [WeightTensor(index, tuple(operators)) for index, operators in users.items()]
+
+
+def add_tensor(model: schema.ModelT, like: int, suffix: str, **changes: object) -> int:
+    """Appends a tensor to the main graph.
+
+    Args:
+        model: The model to change.
+        like: Index of the tensor whose name and element type it takes over.
+        suffix: Appended to that name.
+        **changes: The fields of `schema.TensorT` it has besides, such as `shape`.
+
+    Returns:
+        Its index. Without a `buffer` among the changes it is computed at run time.
+    """
+    tensors = model.subgraphs[0].tensors
+    name = f"{tensor_name(tensors[like])}/{suffix}".encode()
+    tensors.append(schema.TensorT(**{"name": name, "type": tensors[like].type, "hasRank": True, **changes}))
+    return len(tensors) - 1
+
+
+def add_buffer(model: schema.ModelT, data: np.ndarray) -> int:
+    """Appends the data of a constant tensor and returns the index of its buffer."""
+    model.buffers.append(schema.BufferT(data=data.view(np.uint8)))
+    return len(model.buffers) - 1
+
+
+def new_operator(
+    model: schema.ModelT, code: int, inputs: Sequence[int], output: int, options: object
+) -> schema.OperatorT:
+    """Makes an operator, not yet placed in the graph.
+
+    Args:
+        model: The model that will hold it; learns the operator's code if it is new.
+        code: One of `schema.BuiltinOperator`.
+        inputs: Indices of its inputs in the main graph.
+        output: Index of its only output.
+        options: Its options, such as `schema.DensifyOptionsT()`.
+
+    Returns:
+        The operator.
+    """
+    codes = [_builtin_code(operator_code) for operator_code in model.operatorCodes]
+    if code not in codes:
+        codes.append(code)
+        model.operatorCodes.append(
+            schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=code, version=1)
+        )
+    return schema.OperatorT(
+        opcodeIndex=codes.index(code),
+        inputs=np.array(inputs, np.int32),
+        outputs=np.array([output], np.int32),
+        builtinOptionsType=getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T")),
+        builtinOptions=options,
+    )
+
+
+def _indices_in_range(model: schema.ModelT) -> bool:
+    tensors, operators = model.subgraphs[0].tensors, model.subgraphs[0].operators
+    return all(0 <= tensor.buffer < len(model.buffers) for tensor in tensors) and all(
+        0 <= operator.opcodeIndex < len(model.operatorCodes)
+        and all(-1 <= index < len(tensors) for index in (*operator.inputs, *operator.outputs))
+        for operator in operators
+    )
+
+
+def _builtin_code(code: schema.OperatorCodeT) -> int:
+    # Codes below 127 live in an older one-byte field, in old files only there.
+    return max(code.builtinCode, code.deprecatedBuiltinCode)

@@ -1,0 +1,113 @@
+"""What a .tflite file holds: its kernels, their non-zero weights, and its size."""
+
+import dataclasses
+import gzip
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from harp_tf.deploy.encoding import decode
+from harp_tf.deploy.flatbuffer import Source, read_bytes, read_model, tensor_name, weight_tensors
+from harp_tf.types import HarpError
+
+_KERNEL_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel")
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelCount:
+    """One kernel of a .tflite file, counted in the file.
+
+    Attributes:
+        name: Name of the tensor; in files of `to_tflite` the path of the Keras variable, "conv1/kernel".
+        layer: Path of the Keras layer it belongs to, or None when the name does not tell.
+        shape: Shape in TFLite's layout, output channels first (last for depthwise).
+        weights: Number of weights.
+        nonzero: Number of weights that are not zero.
+        sparse: Whether the file stores it sparsely.
+    """
+
+    name: str
+    layer: str | None
+    shape: tuple[int, ...]
+    weights: int
+    nonzero: int
+    sparse: bool
+
+
+def kernel_nonzeros(source: Source) -> list[KernelCount]:
+    """Counts the weights of a .tflite file, dense or sparse.
+
+    Args:
+        source: Path or bytes of a .tflite file with float32 kernels.
+
+    Returns:
+        The kernels of convolutions, depthwise, transposed and fully-connected operators in execution
+        order; one that several operators share is listed once.
+
+    Raises:
+        HarpError: If the file cannot be read, is damaged, or holds kernels that are not float32.
+    """
+    model = read_model(source)
+    tensors = model.subgraphs[0].tensors
+    counts = []
+    for weight in weight_tensors(model):
+        tensor, kernel = tensors[weight.index], read_kernel(model, weight.index)
+        counts.append(
+            KernelCount(
+                name=tensor_name(tensor),
+                layer=_layer_of(tensor_name(tensor)),
+                shape=kernel.shape,
+                weights=kernel.size,
+                nonzero=int(np.count_nonzero(kernel)),
+                sparse=tensor.sparsity is not None,
+            )
+        )
+    return counts
+
+
+def file_sizes(source: Source) -> tuple[int, int]:
+    """Bytes of a .tflite file, as it is and compressed by gzip at its usual level, 6.
+
+    Args:
+        source: Path or bytes of a .tflite file.
+
+    Returns:
+        `(file_bytes, gzip_bytes)`.
+
+    Raises:
+        HarpError: If the file cannot be read or is not a TFLite file.
+    """
+    data = read_bytes(source)
+    return len(data), len(gzip.compress(data, compresslevel=6, mtime=0))
+
+
+def read_kernel(model: schema.ModelT, index: int) -> np.ndarray:
+    """The values of a constant kernel, unpacked if it is sparse.
+
+    Args:
+        model: A file unpacked by `read_model`.
+        index: Index of the constant tensor, from `weight_tensors`.
+
+    Returns:
+        The kernel as a dense float32 array in TFLite's layout.
+
+    Raises:
+        HarpError: If it is not float32 or its data is damaged.
+    """
+    tensor = model.subgraphs[0].tensors[index]
+    name, shape = tensor_name(tensor), tuple(int(size) for size in tensor.shape)
+    if tensor.type != schema.TensorType.FLOAT32:
+        raise HarpError(f"Expected float32 weights in {name!r}, received TFLite type {tensor.type}.")
+    data = model.buffers[tensor.buffer].data
+    try:
+        values = data.view(np.float32)
+        if tensor.sparsity is not None:
+            return decode(values, tensor.sparsity, shape)
+        return values.reshape(shape)
+    except ValueError as error:
+        raise HarpError(f"The weights {name!r} of the TFLite file are damaged: {error}") from error
+
+
+def _layer_of(name: str) -> str | None:
+    layer, _, kernel = name.rpartition("/")
+    return layer if layer and kernel in _KERNEL_NAMES else None

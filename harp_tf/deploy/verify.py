@@ -1,0 +1,116 @@
+"""Checks that a .tflite file is the Keras model it claims to be."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from harp_tf.deploy.flatbuffer import Source, operator_name, read_bytes, read_model
+from harp_tf.deploy.inspect import KernelCount, kernel_nonzeros
+from harp_tf.deploy.kernels import KernelMatch, check_plain, is_scaled_copy, match_kernels
+from harp_tf.deploy.runtime import TFLiteClassifier
+from harp_tf.types import HarpError
+
+_KERAS_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What was found in a file that passed.
+
+    Attributes:
+        kernels: The kernels of the file with their non-zeros, in execution order.
+        folded_weights: Weights that are non-zero in the Keras model and zero in the file, because a batch
+          norm with gamma 0 was folded into them; 0 in nearly every model.
+        max_logit_difference: Largest absolute difference to the Keras logits over all runs.
+        allowed_difference: The difference that would have been accepted.
+    """
+
+    kernels: tuple[KernelCount, ...]
+    folded_weights: int
+    max_logit_difference: float
+    allowed_difference: float
+
+
+def verify(
+    flatbuffer: Source, model: keras.Model, images: np.ndarray, tolerance: float = 1e-4
+) -> Verification:
+    """Compares a .tflite file with the plain Keras model it was made from.
+
+    The file must consist of builtin operators, hold every kernel of the model with its zeros in place,
+    load under XNNPACK and under TFLite's plain builtin kernels, and give the Keras logits there, for
+    the batch and for a single image.
+
+    Args:
+        flatbuffer: Path or bytes of a .tflite file, dense or sparse.
+        model: The plain Keras model.
+        images: float32 `[n, ...]`, n >= 1, inputs to compare the logits on.
+        tolerance: Largest absolute difference of a logit. It grows with the standard deviation of the
+          Keras logits where that is above 1, since float32 rounding grows with them.
+
+    Returns:
+        What was found.
+
+    Raises:
+        HarpError: If a check fails; names the operator, kernel or runtime that failed.
+    """
+    check_plain(model)
+    data = read_bytes(flatbuffer)
+    file = read_model(data)
+    for operator in file.subgraphs[0].operators:
+        if file.operatorCodes[operator.opcodeIndex].customCode is not None:
+            raise HarpError(
+                f"Expected builtin TFLite operators only, received {operator_name(file, operator)!r}, which "
+                "plain runtimes on phones do not have. Replace the layer that needs it."
+            )
+    matches = match_kernels(file, model)
+    wanted = _keras_logits(model, images)
+    allowed = tolerance * max(1.0, float(np.std(wanted)))
+    difference = 0.0
+    for xnnpack in (True, False):
+        classifier = TFLiteClassifier(data, xnnpack=xnnpack)
+        for count in sorted({1, len(images)}):
+            worst = float(np.max(np.abs(classifier.logits(images[:count]) - wanted[:count])))
+            if not worst <= allowed:  # `not <=`: NaN fails too.
+                raise HarpError(
+                    f"Expected logits within {allowed:.3g} of the Keras model's, received a difference of "
+                    f"{worst:.3g} on {count} image(s) under "
+                    f"{'XNNPACK' if xnnpack else 'the builtin kernels'}. {_suspects(matches)}"
+                )
+            difference = max(difference, worst)
+    return Verification(
+        kernels=tuple(kernel_nonzeros(data)),
+        folded_weights=sum(
+            int(np.count_nonzero(match.kernel.weights) - np.count_nonzero(match.weights)) for match in matches
+        ),
+        max_logit_difference=difference,
+        allowed_difference=allowed,
+    )
+
+
+def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images, np.float32)
+    wanted = model.inputs[0].shape[1:]
+    fits = images.ndim == 1 + len(wanted) and all(
+        size in (None, given) for size, given in zip(wanted, images.shape[1:], strict=True)
+    )
+    if not fits or len(images) == 0:
+        raise HarpError(f"Expected images of shape [n >= 1, *{list(wanted)}], received {list(images.shape)}.")
+    logits = np.concatenate(
+        [
+            keras.ops.convert_to_numpy(model(images[start : start + _KERAS_BATCH], training=False))
+            for start in range(0, len(images), _KERAS_BATCH)
+        ]
+    )
+    if not np.all(np.isfinite(logits)):
+        raise HarpError("Expected finite Keras logits, received NaN or infinity. Check the model's weights.")
+    return logits
+
+
+def _suspects(matches: list[KernelMatch]) -> str:
+    names = [
+        match.kernel.path for match in matches if not is_scaled_copy(match.weights, match.kernel.weights)
+    ]
+    if names:
+        return f"Kernels of the file that differ from the Keras model's: {', '.join(names)}."
+    return "All kernels equal the Keras model's up to a scale per channel: look at the other layers."

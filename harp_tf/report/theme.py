@@ -1,0 +1,93 @@
+"""One look for plots and page: colours that colour-blind readers can tell apart, on light and dark ground."""
+
+import io
+import re
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+# Every light colour is unique, so that the page can swap it for a CSS variable in an SVG drawn with it.
+LIGHT = {
+    "ink": "#1b1f24",
+    "muted": "#5b6470",
+    "grid": "#dfe3e8",
+    "soft": "#c3ced9",
+    "blue": "#0068b5",
+    "orange": "#c84e00",
+    "green": "#00815e",
+    "pink": "#a8488f",
+}
+DARK = {
+    "ink": "#e8eaed",
+    "muted": "#a2abb6",
+    "grid": "#30363d",
+    "soft": "#4a5563",
+    "blue": "#5cb3ff",
+    "orange": "#ff9454",
+    "green": "#3fcf9f",
+    "pink": "#eb9bd9",
+}
+SERIES = [LIGHT["blue"], LIGHT["orange"], LIGHT["green"], LIGHT["pink"]]
+# From the first layer to the last: of middling lightness throughout, to be seen on white and on black.
+DEPTH = LinearSegmentedColormap.from_list("depth", ["#2f7fd6", "#7d86a8", "#d9730d"])
+
+STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": LIGHT["ink"],
+    "text.parse_math": False,  # A layer may have a dollar in its name.
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.labelcolor": LIGHT["muted"],
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlecolor": LIGHT["muted"],
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "harp_tf",  # The same run gives the same file.
+}
+
+
+def figure(height: float = 3.0) -> Figure:
+    """Makes an empty figure, that many inches high and narrow enough to stay legible on a phone."""
+    made = Figure(figsize=(4.4, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(made)
+    return made
+
+
+def inline_svg(drawn: Figure, name: str) -> str:
+    """Renders a figure for the page: no background, colours as CSS variables, ids that no other figure has.
+
+    Args:
+        drawn: a figure in the light colours.
+        name: prefix of its ids, unique on the page.
+
+    Returns:
+        An <svg> element.
+    """
+    buffer = io.StringIO()
+    with rc_context(STYLE):
+        drawn.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    for role, colour in LIGHT.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    return svg

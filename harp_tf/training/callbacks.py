@@ -1,0 +1,150 @@
+"""Callbacks: the step-wise regularisation, the choice of the best epoch, records."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harp_tf import compression
+from harp_tf.layers import project_to_budget, pruned_kernels, rate_table
+from harp_tf.types import HarpError
+
+
+class StepwiseRegularization(keras.callbacks.Callback):
+    """Drives gamma, the factor of the size penalty L_hw, and keeps the promise on the budget.
+
+    In epoch e gamma is (e + 1) * gamma_0. At the end of the first epoch in which L_hw rounds to 0 at four decimals
+    it freezes at its value, for good. At the end of the training, rates that exceed the target are projected onto
+    it, and the run says so.
+
+    Args:
+        gamma: gamma_0, > 0. It has to fit the number of steps: 0.01 for thousands of steps, 0.1 for hundreds.
+
+    Raises:
+        HarpError: if gamma is not positive, or the model is not an AdversarialModel of a pruned network.
+
+    Reference:
+        Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, section 3.3.
+    """
+
+    drives_gamma = True
+
+    def __init__(self, gamma: float = 0.01):
+        super().__init__()
+        if not 0.0 < gamma < math.inf:
+            raise HarpError(f"gamma must be a positive number, received {gamma!r}.")
+        self.initial = gamma
+        self.frozen: float | None = None
+        self.projected = False
+
+    def on_train_begin(self, logs=None):
+        if not hasattr(self.model, "gamma") or not pruned_kernels(self.model.network):
+            raise HarpError(
+                "StepwiseRegularization drives an AdversarialModel whose network is pruned. Wrap the network first: "
+                "AdversarialModel(harp_tf.prune(model, target_sparsity=0.99), ...)."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.gamma.assign(compression.stepwise_gamma(self.initial, epoch, self.frozen))
+
+    def on_epoch_end(self, epoch, logs=None):
+        hw_loss = float(keras.ops.convert_to_numpy(self.model.hw_loss()))
+        if self.frozen is None and compression.reaches_target(hw_loss):
+            self.frozen = compression.stepwise_gamma(self.initial, epoch, None)
+
+    def on_train_end(self, logs=None):
+        self.projected = project_to_budget(self.model.network)
+        if self.projected:
+            print("The learned rates exceeded the target sparsity and were projected onto it.")
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the weights of the best epoch by adversarial accuracy on the validation split.
+
+    During validation a pruned network runs with its rates projected onto the budget: what is measured and kept is
+    a model that could leave the stage. Training goes on with the rates as they were. Ties are decided by natural
+    accuracy, then for the later epoch. The best weights are restored when the training ends.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.best: tuple[float, float] | None = None
+        self.best_epoch: int | None = None
+        self.projected = False
+        self._weights: list[np.ndarray] = []
+        self._logits: list[np.ndarray] = []
+        self._epoch = 0
+
+    def on_train_begin(self, logs=None):
+        self._kernels = pruned_kernels(self.model.network)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_test_begin(self, logs=None):
+        self._logits = [keras.ops.convert_to_numpy(k.scores.logit) for k in self._kernels]
+        self._projected_now = bool(self._kernels) and project_to_budget(self.model.network)
+
+    def on_test_end(self, logs=None):
+        figures = (logs["adversarial_accuracy"], logs["natural_accuracy"])
+        if self.best is None or figures >= self.best:
+            self.best, self.best_epoch = figures, self._epoch
+            self.projected = self._projected_now
+            self._weights = self.model.network.get_weights()
+        for kernel, logit in zip(self._kernels, self._logits, strict=True):
+            kernel.scores.logit.assign(logit)
+
+    def on_train_end(self, logs=None):
+        if self._weights:
+            self.model.network.set_weights(self._weights)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends the training with a clear error when the loss is no number."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            steps = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+            raise HarpError(
+                f"The loss became {logs['loss']} in epoch {epoch + 1}, before step {steps}. Lower the learning rate, or "
+                "use a longer warm-up."
+            )
+
+
+class MetricsLog(keras.callbacks.Callback):
+    """Appends one JSON object per epoch to a file, and scalars and rate histograms for TensorBoard.
+
+    Args:
+        run_dir: folder of the run; writes metrics.jsonl and tensorboard/ there.
+        stage: name of the stage.
+    """
+
+    def __init__(self, run_dir: str | Path, stage: str):
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.jsonl"
+        self.stage = stage
+        self.writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / stage))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        entry = {"stage": self.stage, "epoch": epoch, "seconds": round(time.monotonic() - self._start, 3), "logs": logs}
+        if self.stage == "prune":
+            entry["rates"] = {path: row["rate"] for path, row in rate_table(self.model.network).items()}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        with self.writer.as_default(step=epoch):
+            for name, value in logs.items():
+                tf.summary.scalar(name, value)
+            for path, rate in entry.get("rates", {}).items():
+                tf.summary.scalar(f"rate/{path}", rate)
+            if entry.get("rates"):
+                tf.summary.histogram("rates", list(entry["rates"].values()))
+        self.writer.flush()
