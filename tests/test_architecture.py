@@ -15,15 +15,19 @@ import update_build  # noqa: E402
 # From the ground up; a room imports from the levels below its own.
 LEVELS = [
     {"types"},
-    {"compression"},
+    {"compression", "files"},
     {"layers", "strategies", "attacks", "losses", "models", "data"},
     {"training", "baselines", "deploy", "report"},
+    {"config"},
     {"cli_flags", "pipeline"},
     {"train", "evaluate", "export", "compare"},
     {"harp_tf"},  # the package's __init__.py: the public names
 ]
 # Arrows within one level, each with its reason; they go one way too.
-NEIGHBOURS = {("layers", "strategies")}  # prune() asks a strategy for the rates that its layers start from
+NEIGHBOURS = {
+    ("layers", "strategies"),  # prune() asks a strategy for the rates that its layers start from
+    ("attacks", "losses"),  # what an attack maximises is a loss
+}
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -36,7 +36,9 @@ class PGD(Attack):
         if self.step_size is None:
             object.__setattr__(self, "step_size", self.eps / 4)
         if self.steps < 1 or self.step_size < 0:
-            raise HarpError(f"PGD needs steps >= 1 and step_size >= 0, received {self.steps} and {self.step_size}.")
+            raise HarpError(
+                f"PGD needs steps >= 1 and step_size >= 0, received {self.steps} and {self.step_size}."
+            )
         require_choice("objective", self.objective, OBJECTIVES)
         require_choice("start", self.start, STARTS)
 
@@ -69,7 +71,7 @@ class PGD(Attack):
         return images
 
 
-def FGSM(*, eps: float, norm: str = "linf") -> PGD:  # noqa: N802 - named as the field names it
+def FGSM(*, eps: float, norm: str = "linf") -> PGD:
     """The fast gradient (sign) method: one step of length eps from the clean image.
 
     Args:

@@ -52,10 +52,17 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     KINDS = ("cosine", "step", "constant")
 
     def __init__(
-        self, initial: float, total_steps: int, kind: str = "cosine", warmup_steps: int = 0, final: float = 0.0
+        self,
+        initial: float,
+        total_steps: int,
+        kind: str = "cosine",
+        warmup_steps: int = 0,
+        final: float = 0.0,
     ):
         if kind not in self.KINDS:
-            raise HarpError(f"The learning-rate schedule must be one of {', '.join(self.KINDS)}, received {kind!r}.")
+            raise HarpError(
+                f"The learning-rate schedule must be one of {', '.join(self.KINDS)}, received {kind!r}."
+            )
         if total_steps < 1 or not 0 <= warmup_steps <= total_steps:
             raise HarpError(
                 f"A schedule needs total_steps >= 1 and 0 <= warmup_steps <= total_steps, received "

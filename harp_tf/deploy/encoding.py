@@ -108,10 +108,14 @@ def decode(values: np.ndarray, sparsity: schema.SparsityParametersT, shape: tupl
             else:
                 counts = np.diff(dimension.arraySegments.values.astype(np.int64))
                 indices = dimension.arrayIndices.values
+            if counts.size != nodes or counts.sum() != indices.size:
+                raise ValueError(f"{counts.size} lists of {indices.size} indices under {nodes} entries")
             coordinates = np.repeat(coordinates, counts, axis=1)
             coordinates[axis] = indices
         for inner, axis in enumerate(block_map, start=rank):
             coordinates[axis] = coordinates[axis] * block_sizes[inner] + coordinates[inner]
+        if values.size != coordinates.shape[1]:
+            raise ValueError(f"{values.size} values for {coordinates.shape[1]} entries")
         dense = np.zeros(shape, values.dtype)
         dense.reshape(-1)[np.ravel_multi_index(tuple(coordinates[:rank]), shape)] = values
     except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import uuid
 from pathlib import Path
 
 import keras
@@ -12,6 +11,7 @@ from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.inspect import KernelCount, file_sizes
 from harp_tf.deploy.sparse import sparsify
 from harp_tf.deploy.verify import verify
+from harp_tf.files import write_atomically
 from harp_tf.types import HarpError
 
 _CHECK_IMAGES = 8
@@ -77,7 +77,7 @@ def export_tflite(
         shape = [_CHECK_SIZE if size is None else size for size in model.inputs[0].shape[1:]]
         check_images = np.random.default_rng(0).random((_CHECK_IMAGES, *shape), np.float32)
     verification = verify(data, model, check_images)
-    _write_atomically(path, data)
+    write_atomically(path, data)
     file_bytes, gzip_bytes = file_sizes(data)
     return ExportReport(
         path=path,
@@ -88,21 +88,3 @@ def export_tflite(
         kernels=verification.kernels,
         max_logit_difference=verification.max_logit_difference,
     )
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise HarpError(
-            f"Expected to write {len(data)} bytes to {str(path)!r}, received {error.strerror}. "
-            "Free space there or choose another path."
-        ) from error

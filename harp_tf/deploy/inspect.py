@@ -1,13 +1,13 @@
 """What a .tflite file holds: its kernels, their non-zero weights, and its size."""
 
 import dataclasses
-import gzip
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from harp_tf.deploy.encoding import decode
 from harp_tf.deploy.flatbuffer import Source, read_bytes, read_model, tensor_name, weight_tensors
+from harp_tf.files import sizes
 from harp_tf.types import HarpError
 
 _KERNEL_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel")
@@ -77,8 +77,7 @@ def file_sizes(source: Source) -> tuple[int, int]:
     Raises:
         HarpError: If the file cannot be read or is not a TFLite file.
     """
-    data = read_bytes(source)
-    return len(data), len(gzip.compress(data, compresslevel=6, mtime=0))
+    return sizes(read_bytes(source))
 
 
 def read_kernel(model: schema.ModelT, index: int) -> np.ndarray:

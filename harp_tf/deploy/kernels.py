@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ class ModelKernel:
     """A kernel of a Keras model.
 
     Attributes:
-        path: Path of the Keras variable, "conv1/kernel".
+        path: Names of the nested models, the layer and the kernel, "block1/conv1/kernel".
         weights: Its values with the axes in TFLite's order: output channels first, last for depthwise.
     """
 
@@ -71,13 +71,13 @@ def model_kernels(model: keras.Model) -> list[ModelKernel]:
         model: A plain, built Keras model. Nested models are entered; a shared layer counts once.
 
     Returns:
-        The kernels in the order of `model.variables`.
+        The kernels in the order of the network.
     """
-    kernels = {}
-    for layer in model._flatten_layers():
+    kernels: dict[int, ModelKernel] = {}
+    for path, layer in _walk(model, ""):
         for variable, weights in _layer_kernels(layer):
-            kernels[id(variable)] = ModelKernel(variable.path, weights)
-    return [kernels[id(variable)] for variable in model.variables if id(variable) in kernels]
+            kernels.setdefault(id(variable), ModelKernel(f"{path}/{variable.name}", weights))
+    return list(kernels.values())
 
 
 def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
@@ -152,6 +152,17 @@ def is_scaled_copy(file: np.ndarray, model: np.ndarray) -> bool:
     return False
 
 
+def _walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.layers.Layer]]:
+    for layer in model.layers:
+        path = f"{prefix}{layer.name}"
+        if isinstance(layer, keras.Model):
+            yield from _walk(layer, f"{path}/")
+        else:
+            yield path, layer
+            for inner in layer._flatten_layers(include_self=False):  # Of wrappers and attention.
+                yield f"{path}/{inner.name}", inner
+
+
 def _layer_kernels(layer: keras.layers.Layer) -> list[tuple[keras.Variable, np.ndarray]]:
     if isinstance(layer, layers.Dense):
         return [(layer.kernel, _numpy(layer.kernel).T)]
@@ -172,7 +183,7 @@ def _layer_kernels(layer: keras.layers.Layer) -> list[tuple[keras.Variable, np.n
 
 
 def _numpy(variable: keras.Variable) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+    return variable.numpy().astype(np.float32, copy=False)
 
 
 def _merge_last_axes(variable: keras.Variable) -> np.ndarray:

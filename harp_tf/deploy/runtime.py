@@ -38,10 +38,12 @@ class TFLiteClassifier:
                 self._interpreter = Interpreter(
                     model_content=data, num_threads=num_threads, experimental_op_resolver_type=resolver
                 )
-                self._interpreter.allocate_tensors()
+                inputs = self._interpreter.get_input_details()
+                outputs = self._interpreter.get_output_details()
+                if all(size > 0 for tensor in inputs for size in tensor["shape_signature"][1:]):
+                    self._interpreter.allocate_tensors()  # Otherwise the images decide on the sizes.
             except (ValueError, RuntimeError) as error:
                 raise HarpError(f"The TFLite file does not load under {self._kernels}: {error}") from error
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if [d["dtype"] for d in inputs] != [np.float32] or [d["dtype"] for d in outputs] != [np.float32]:
             raise HarpError(
                 "Expected a TFLite file with one float32 input and one float32 output, received "

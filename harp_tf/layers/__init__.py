@@ -1,5 +1,9 @@
 """Pruned Keras layers, and the way from a dense model to a pruned one and back."""
 
+# Serialised models name these classes, so they exist as soon as harp_tf is imported.
+import keras as _keras
+
+from harp_tf.layers.count import kernel_nonzeros
 from harp_tf.layers.model import (
     PrunedKernel,
     kernel_costs,
@@ -14,9 +18,6 @@ from harp_tf.layers.prune import describe, prune, strip
 from harp_tf.layers.pruned import PrunedLayer, pruned_class, shared_kernels
 from harp_tf.layers.registry import Kernel, kernels_of, register_kernels
 
-# Serialised models name these classes, so they exist as soon as harp_tf is imported.
-import keras as _keras  # noqa: E402  isort:skip
-
 for _name in dir(_keras.layers):
     _candidate = getattr(_keras.layers, _name)
     if isinstance(_candidate, type) and kernels_of(_candidate):
@@ -28,6 +29,7 @@ __all__ = [
     "PrunedLayer",
     "describe",
     "kernel_costs",
+    "kernel_nonzeros",
     "kernels_of",
     "masked_kernels",
     "project_to_budget",

@@ -57,7 +57,9 @@ def pruning_spec(model: keras.Model) -> PruningSpec:
     for _, layer in walk(model):
         if isinstance(layer, PrunedLayer):
             return layer.pruning
-    raise HarpError(f"Model {model.name!r} has no pruned layers. Wrap it first: harp_tf.prune(model, target_sparsity=...).")
+    raise HarpError(
+        f"Model {model.name!r} has no pruned layers. Wrap it first: harp_tf.prune(model, target_sparsity=...)."
+    )
 
 
 def masked_kernels(model: keras.Model) -> dict[int, tf.Tensor]:
@@ -98,7 +100,9 @@ def _kernel_positions(model: keras.Model) -> dict[int, int]:
         )
     positions: dict[int, int] = {}
     with recorded_calls() as calls:
-        tf.function(lambda *inputs: model(inputs if len(inputs) > 1 else inputs[0])).get_concrete_function(*specs)
+        tf.function(lambda *inputs: model(inputs if len(inputs) > 1 else inputs[0])).get_concrete_function(
+            *specs
+        )
     for layer, inputs, outputs in calls:
         transposed = "Transpose" in layer.base_class.__name__
         count = 1

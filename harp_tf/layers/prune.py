@@ -72,7 +72,9 @@ def prune(
 
     def replacement(path: str, layer: keras.layers.Layer) -> tuple[type, dict] | None:
         if isinstance(layer, PrunedLayer):
-            raise HarpError(f"Layer {path!r} is pruned already. Pass the dense model, or harp_tf.strip(model) first.")
+            raise HarpError(
+                f"Layer {path!r} is pruned already. Pass the dense model, or harp_tf.strip(model) first."
+            )
         if not kernels_of(type(layer)):
             if any(len(weight.shape) > 1 for weight in layer.weights):
                 skipped[path] = f"no prunable kernel is known for {type(layer).__name__}"

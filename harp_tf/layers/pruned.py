@@ -16,7 +16,9 @@ from harp_tf.types import HarpError, PruningSpec
 _shared_kernels: contextvars.ContextVar[Mapping[int, tf.Tensor]] = contextvars.ContextVar(
     "harp_shared_kernels", default={}
 )
-_recorded_calls: contextvars.ContextVar[list | None] = contextvars.ContextVar("harp_recorded_calls", default=None)
+_recorded_calls: contextvars.ContextVar[list | None] = contextvars.ContextVar(
+    "harp_recorded_calls", default=None
+)
 
 
 class PrunedLayer:

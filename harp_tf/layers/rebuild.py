@@ -56,7 +56,9 @@ def rebuild(model: keras.Model, replace: Replacement) -> keras.Model:
             "replaced. Build it with keras.Sequential or the functional API."
         )
     if not model.built:
-        raise HarpError(f"Model {model.name!r} has no weights yet. Add keras.Input(...) or call it on a batch first.")
+        raise HarpError(
+            f"Model {model.name!r} has no weights yet. Add keras.Input(...) or call it on a batch first."
+        )
     classes = {type(layer) for _, layer in walk(model)}
     custom = {cls.__name__: cls for cls in classes if not cls.__module__.startswith(("keras.", "harp_tf."))}
     with keras.saving.custom_object_scope(custom):

@@ -43,7 +43,9 @@ def register_kernels(layer_class: type, *kernels: str | Kernel) -> None:
         HarpError: if `layer_class` is not a Keras layer class or no kernel is named.
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
-        raise HarpError(f"register_kernels expects a subclass of keras.layers.Layer, received {layer_class!r}.")
+        raise HarpError(
+            f"register_kernels expects a subclass of keras.layers.Layer, received {layer_class!r}."
+        )
     if not kernels:
         raise HarpError(f"register_kernels({layer_class.__name__}) names no kernel; pass e.g. 'kernel'.")
     _KERNELS[layer_class] = tuple(k if isinstance(k, Kernel) else Kernel(k) for k in kernels)
@@ -58,9 +60,15 @@ _TRANSPOSED = Kernel("kernel", output_axes=(-2,))
 
 for _layer_class in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
     register_kernels(_layer_class, "kernel")
-for _layer_class in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose):
+for _layer_class in (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+):
     register_kernels(_layer_class, _TRANSPOSED)
 for _layer_class in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
     register_kernels(_layer_class, Kernel("kernel", output_axes=(-2, -1)))
 for _layer_class in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
-    register_kernels(_layer_class, Kernel("depthwise_kernel", output_axes=(-2, -1)), Kernel("pointwise_kernel"))
+    register_kernels(
+        _layer_class, Kernel("depthwise_kernel", output_axes=(-2, -1)), Kernel("pointwise_kernel")
+    )

@@ -12,7 +12,9 @@ NAMES = ("natural", "pgd", "trades", "mart", "free")
 """Names of the losses, as `get` and the command line know them."""
 
 
-def get(loss: str | RobustLoss, *, beta: float = 6.0, batch_size: int | None = None, replays: int = 4) -> RobustLoss:
+def get(
+    loss: str | RobustLoss, *, beta: float = 6.0, batch_size: int | None = None, replays: int = 4
+) -> RobustLoss:
     """Resolves a loss by name.
 
     Args:
@@ -39,9 +41,13 @@ def get(loss: str | RobustLoss, *, beta: float = 6.0, batch_size: int | None = N
         return Mart(beta=beta)
     if loss == "free":
         if batch_size is None:
-            raise HarpError("The loss 'free' keeps a perturbation per batch: pass FreeAdversarialTraining(batch_size=...).")
+            raise HarpError(
+                "The loss 'free' keeps a perturbation per batch: pass FreeAdversarialTraining(batch_size=...)."
+            )
         return FreeAdversarialTraining(batch_size=batch_size, replays=replays)
-    raise HarpError(f"loss must be one of {', '.join(NAMES)} or a harp_tf.losses.RobustLoss, received {loss!r}.")
+    raise HarpError(
+        f"loss must be one of {', '.join(NAMES)} or a harp_tf.losses.RobustLoss, received {loss!r}."
+    )
 
 
 __all__ = [

@@ -27,7 +27,9 @@ def from_json(path: str | os.PathLike) -> Strategy:
         raise HarpError(f"Cannot read the rates file {os.fspath(path)}: {error}.") from error
     layers = content.get("layers", content) if isinstance(content, dict) else None
     if not isinstance(layers, dict) or not layers:
-        raise HarpError(f'{os.fspath(path)} must be a JSON object {{"layer/kernel": rate}} or the rates.json of a run.')
+        raise HarpError(
+            f'{os.fspath(path)} must be a JSON object {{"layer/kernel": rate}} or the rates.json of a run.'
+        )
     rates = {name: entry.get("rate") if isinstance(entry, dict) else entry for name, entry in layers.items()}
     for name, rate in rates.items():
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.0 < rate <= 1.0:

@@ -49,7 +49,9 @@ class AdversarialModel(keras.Model):
         self.network = network
         self.robust_loss = losses.get(loss)
         if attack is None and self.robust_loss != losses.Natural():
-            raise HarpError(f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255).")
+            raise HarpError(
+                f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255)."
+            )
         self.attack = attack
         self.weight_decay = weight_decay
         self.seed = seed
@@ -80,7 +82,9 @@ class AdversarialModel(keras.Model):
             HarpError: if a loss is passed.
         """
         if kwargs.pop("loss", None) is not None:
-            raise HarpError("AdversarialModel has its own loss: pass it to the constructor, not to compile().")
+            raise HarpError(
+                "AdversarialModel has its own loss: pass it to the constructor, not to compile()."
+            )
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
 
     @property
@@ -172,13 +176,17 @@ class AdversarialModel(keras.Model):
             images, lambda: self.attack.project(images + delta, images), labels, weights, watch_images=True
         )
         ball = self.attack.ball
-        self._perturbation.assign(ball.project(delta + self.attack.eps * ball.step(gradient), self.attack.eps))
+        self._perturbation.assign(
+            ball.project(delta + self.attack.eps * ball.step(gradient), self.attack.eps)
+        )
         return terms
 
     def _train(self, images: tf.Tensor) -> tf.Tensor:
         logits = tf.cast(self.network(images, training=True), tf.float32)
         # Read at once: the next pass in inference mode replaces the layers' losses.
-        self._regularisation = tf.add_n([tf.cast(x, tf.float32) for x in self.network.losses] or [tf.constant(0.0)])
+        self._regularisation = tf.add_n(
+            [tf.cast(x, tf.float32) for x in self.network.losses] or [tf.constant(0.0)]
+        )
         return logits
 
     def _infer(self, images: tf.Tensor) -> tf.Tensor:
@@ -204,7 +212,9 @@ class AdversarialModel(keras.Model):
             self._means["rate"].update_state(self.overall_rate(), sample_weight=count)
             self._means["gamma"].update_state(self.gamma, sample_weight=count)
         self._accuracies["natural_accuracy"].update_state(labels, terms.natural_logits, sample_weight=weights)
-        self._accuracies["adversarial_accuracy"].update_state(labels, terms.adversarial_logits, sample_weight=weights)
+        self._accuracies["adversarial_accuracy"].update_state(
+            labels, terms.adversarial_logits, sample_weight=weights
+        )
 
 
 def _unpack(data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -135,7 +136,12 @@ class MetricsLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = {name: float(value) for name, value in (logs or {}).items()}
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        entry = {"stage": self.stage, "epoch": epoch, "seconds": round(time.monotonic() - self._start, 3), "logs": logs}
+        entry = {
+            "stage": self.stage,
+            "epoch": epoch,
+            "seconds": round(time.monotonic() - self._start, 3),
+            "logs": logs,
+        }
         if self.stage == "prune":
             entry["rates"] = {path: row["rate"] for path, row in rate_table(self.model.network).items()}
         with open(self.path, "a", encoding="utf-8") as file:
@@ -148,3 +154,35 @@ class MetricsLog(keras.callbacks.Callback):
             if entry.get("rates"):
                 tf.summary.histogram("rates", list(entry["rates"].values()))
         self.writer.flush()
+
+
+class EpochLine(keras.callbacks.Callback):
+    """Says one plain line per epoch, for logs.
+
+    Args:
+        stage: name of the stage.
+        epochs: number of its epochs.
+        say: receives the line.
+    """
+
+    def __init__(self, stage: str, epochs: int, say: Callable[[str], None] = print):
+        super().__init__()
+        self.stage = stage
+        self.epochs = epochs
+        self.say = say
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        parts = [f"{self.stage} {epoch + 1}/{self.epochs}", f"loss {logs['loss']:.3f}"]
+        for title, prefix in (("train", ""), ("validation", "val_")):
+            natural, adversarial = (
+                logs.get(f"{prefix}natural_accuracy"),
+                logs.get(f"{prefix}adversarial_accuracy"),
+            )
+            if natural is not None:
+                parts.append(f"{title} natural {100 * natural:.1f} % adversarial {100 * adversarial:.1f} %")
+        if self.stage == "prune":
+            parts.append(f"gamma {logs['gamma']:g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
+        self.say("  ".join([*parts, f"{time.monotonic() - self._start:.0f} s"]))

@@ -1,0 +1,81 @@
+"""Writing files that are either whole or not there, and that are the same for the same content."""
+
+import gzip
+import io
+import json
+import os
+import tempfile
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from harp_tf.types import HarpError
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file through a temporary one in the same folder.
+
+    Args:
+        path: where to write; an existing file is replaced, its folder must exist.
+        data: the content.
+
+    Raises:
+        HarpError: if it cannot be written; an existing file is then as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise HarpError(
+            f"Expected to write {len(data)} bytes to {str(path)!r}, received {error.strerror}. "
+            "Free space there or choose another path."
+        ) from error
+
+
+def sizes(data: bytes) -> tuple[int, int]:
+    """Number of bytes, as they are and compressed by gzip at its usual level, 6."""
+    return len(data), len(gzip.compress(data, compresslevel=6, mtime=0))
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Writes JSON with two spaces of indentation, atomically; see `write_atomically`."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def save_keras(model: keras.Model, path: str | os.PathLike) -> None:
+    """Saves a model as a .keras file whose bytes depend on the model alone, atomically.
+
+    Keras writes the time of saving into the file; it is set to a constant here, so that two equal runs leave
+    equal files.
+
+    Args:
+        model: the model.
+        path: where to write.
+
+    Raises:
+        HarpError: if the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        original = Path(folder) / "model.keras"
+        model.save(original)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(original) as source, zipfile.ZipFile(buffer, "w") as target:
+            for name in source.namelist():
+                content = source.read(name)
+                if name == "metadata.json":
+                    content = json.dumps(
+                        {**json.loads(content), "date_saved": "1980-01-01@00:00:00"}
+                    ).encode()
+                target.writestr(zipfile.ZipInfo(name), content)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,19 @@
+"""python -m harp_tf.train --flagfile=flags/NAME.flags: runs all stages into a run directory."""
+
+import dataclasses
+
+from harp_tf import cli_flags, pipeline
+
+
+def main() -> None:
+    """Reads the flags and runs the stages."""
+    config = cli_flags.read_settings()
+    starts_trained = config.init_from is not None or config.model.endswith(".keras")
+    if starts_trained and "stages" not in cli_flags.given_flags():
+        config = dataclasses.replace(config, stages=config.stages[1:])
+    pipeline.Run(config).run()
+
+
+if __name__ == "__main__":
+    cli_flags.define_settings()
+    cli_flags.run(main)
