@@ -64,9 +64,10 @@ def test_failing_disk_is_an_error_and_leaves_nothing(small, tmp_path, monkeypatc
     def fail(*arguments):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(export.os, function, fail)
+    monkeypatch.setattr(export, "to_tflite", lambda model: small.dense)
+    monkeypatch.setattr(os, function, fail)
     with pytest.raises(HarpError, match=os.strerror(code)):
-        export._write_atomically(tmp_path / "model.tflite", small.dense)
+        export_tflite(small.model, tmp_path / "model.tflite")
     assert os.listdir(tmp_path) == []
 
 
