@@ -1,10 +1,12 @@
 """The command line: the only place where flags are defined and read."""
 
 import dataclasses
+import json
 import sys
 import types as python_types
 import typing
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from absl import app, flags
 
@@ -56,12 +58,46 @@ def read_settings() -> RunConfig:
     Raises:
         HarpError: if a value is out of its range.
     """
-    values = {}
-    for field in dataclasses.fields(RunConfig):
-        if field.name in flags.FLAGS:
-            value = flags.FLAGS[field.name].value
-            values[field.name] = tuple(value) if isinstance(value, list) else value
-    return RunConfig(**values)
+    return RunConfig(**_flag_values())
+
+
+def _flag_values() -> dict:
+    values = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(RunConfig) if f.name in flags.FLAGS}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def define_target() -> None:
+    """Defines --target, which evaluate and export work on."""
+    flags.DEFINE_string("target", None, "Run directory or .keras file.", required=True)
+
+
+def settings_for_target(stage: str) -> RunConfig:
+    """The settings of the run that --target names, with the flags that the user gave in their place.
+
+    Args:
+        stage: the one stage to run on it.
+
+    Returns:
+        The settings; those of the flags alone if the target is a file.
+
+    Raises:
+        HarpError: if the target does not exist, or the settings of its run cannot be read.
+    """
+    target = Path(flags.FLAGS.target)
+    if not target.exists():
+        raise HarpError(f"There is no {target}. --target names a run directory or a .keras file.")
+    stored = _stored_settings(target / "config.json") if target.is_dir() else {}
+    given = {name: value for name, value in _flag_values().items() if name in given_flags()}
+    return RunConfig(**{**stored, **given, "stages": (stage,), "run_dir": str(target), "init_from": None})
+
+
+def _stored_settings(path: Path) -> dict:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["flags"]
+        known = {field.name for field in dataclasses.fields(RunConfig)}
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HarpError(f"{path} does not hold the settings of a run ({error}). Is this a run directory?") from error
 
 
 def given_flags() -> list[str]:

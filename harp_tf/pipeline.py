@@ -12,9 +12,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from harp_tf import attacks, compression, data, deploy, layers, losses, models, report, training
+from harp_tf import attacks, compression, data, deploy, files, layers, losses, models, report, training
 from harp_tf.config import RunConfig
-from harp_tf.files import save_keras, sizes, write_json
+from harp_tf.files import save_keras, write_json
 from harp_tf.types import HarpError
 
 _WRITTEN = (
@@ -45,8 +45,8 @@ class Run:
         say: receives lines of text for the user.
 
     Raises:
-        HarpError: if a setting, the data, the model or the directory cannot be used. Nothing is trained before
-            all of them were checked.
+        HarpError: if a setting, the data or the model cannot be used. Nothing is trained before all of them were
+            checked.
     """
 
     def __init__(self, config: RunConfig, say: Callable[[str], None] = print):
@@ -54,7 +54,6 @@ class Run:
         self.say = say
         self.dir = Path(config.run_dir)
         keras.utils.set_random_seed(config.seed)
-        self._check_directory()
         self.data = data.load(
             config.dataset,
             seed=config.seed,
@@ -75,11 +74,16 @@ class Run:
                 steps=config.eval_steps,
             )
         }
-        self.network = self._starting_model() if set(config.stages) & set(_TRAINED_BY) else None
+        self.network = self._starting_model() if self._trains() else None
         self._check_network()
 
     def run(self) -> dict:
-        """Runs the stages and returns the content of results.json ({} if nothing was evaluated)."""
+        """Runs the stages and returns the content of results.json ({} if nothing was evaluated).
+
+        Raises:
+            HarpError: if the run directory cannot be used, or a stage fails.
+        """
+        self._check_directory()
         self._prepare_directory()
         steps = {
             "pretrain": self._pretrain,
@@ -92,11 +96,10 @@ class Run:
             self.say(f"\n== {stage} ==")
             steps[stage]()
         results = self.read_json("results.json")
-        report.write_plots(self.dir)
-        page = report.write_report(self.dir)
         if results:
             self.say("\n" + report.results_table(results))
-        self.say(f"\nReport: {page}")
+        report.write_plots(self.dir)
+        self.say(f"\nReport: {report.write_report(self.dir)}")
         return results
 
     def read_json(self, name: str) -> dict:
@@ -109,9 +112,13 @@ class Run:
         except (OSError, ValueError) as error:
             raise HarpError(f"{path} is damaged ({error}). Remove it and run the stage again.") from error
 
+    def _trains(self) -> bool:
+        return bool(set(self.config.stages) & set(_TRAINED_BY))
+
     # Before the first step ------------------------------------------------------------------------------------
 
     def _check_directory(self) -> None:
+        # A run that starts later goes on with what the directory holds.
         continues = self.config.stages[0] != "pretrain" and self.config.init_from is None
         present = [name for name in _WRITTEN if (self.dir / name).exists()]
         if present and not continues and not self.config.overwrite:
@@ -169,6 +176,8 @@ class Run:
             for name in _WRITTEN:
                 path = self.dir / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if not self._trains() and (self.dir / "config.json").exists():
+            return
         packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
         write_json(
             self.dir / "config.json",
@@ -309,46 +318,52 @@ class Run:
         """Writes model.tflite and model_sparse.tflite, each checked against its Keras model."""
         images = next(iter(self.data.validation.batches(64)))[0].numpy()
         for name, model in self.plain_models().items():
-            file = self.dir / TFLITE_FILES[name]
-            written = deploy.export_tflite(model, file, sparse=name == "pruned", check_images=images)
-            self.say(
-                f"{file}: {written.file_bytes:,} bytes, {written.nonzero:,} of {written.parameters:,} weights not 0, "
-                f"logits within {written.max_logit_difference:.1e} of the Keras model"
-            )
+            path = self.dir / TFLITE_FILES[name]
+            self.say(exported_line(deploy.export_tflite(model, path, sparse=name == "pruned", check_images=images)))
 
     def evaluate(self) -> None:
-        """Measures every model and file on the test split and writes results.json."""
+        """Measures every model and file on the test split and writes results.json, keeping other attacks' figures."""
         results = self.read_json("results.json")
         for name, model in self.plain_models().items():
-            logits = tf.function(lambda x, model=model: model(x, training=False), reduce_retracing=True)
-            predictors = {name: lambda x, logits=logits: logits(x).numpy()}
-            counted = {name: self._keras_sizes(model, self.dir / f"{name}.keras")}
-            file = self.dir / TFLITE_FILES[name]
-            if file.exists():
-                key = TFLITE_KEYS[name]
-                predictors[key] = deploy.TFLiteClassifier(file, num_threads=os.cpu_count() or 1).logits
-                counts = deploy.kernel_nonzeros(file)
-                counted[key] = _sizes(file, sum(k.weights for k in counts), sum(k.nonzero for k in counts))
-            figures = attacks.evaluate(
-                logits,
-                self.data.test.batches(_EVALUATION_BATCH),
-                self.final_attacks,
-                predictors,
-                self.data.num_classes,
-                robust_limit=self.config.robust_limit,
-                seed=self.config.seed,
-                progress=self._progress(name),
-            )
-            for key, figure in figures.items():
+            tflite = self.dir / TFLITE_FILES[name]
+            measured = self.measure(name, model, self.dir / f"{name}.keras", tflite if tflite.exists() else None)
+            for key, figures in measured.items():
                 earlier = results.get(key, {}).get("robust_accuracy", {})
-                robust = {**earlier, **figure["robust_accuracy"]}
-                results[key] = {**figure, "robust_accuracy": robust, **counted[key]}
+                results[key] = {**figures, "robust_accuracy": {**earlier, **figures["robust_accuracy"]}}
         write_json(self.dir / "results.json", results)
 
-    @staticmethod
-    def _keras_sizes(model: keras.Model, file: Path) -> dict:
+    def measure(self, name: str, model: keras.Model, file: Path, tflite: Path | None = None) -> dict[str, dict]:
+        """Accuracies and sizes of a plain Keras model and of the TFLite file made of it.
+
+        Args:
+            name: what to call the model.
+            model: the model.
+            file: the .keras file it came from.
+            tflite: its TFLite file. It sees the adversarial images that were crafted on the Keras model.
+
+        Returns:
+            Results by name: `name`, and the name of the TFLite file's row.
+        """
+        logits = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+        predictors = {name: lambda x: logits(x).numpy()}
         counts = layers.kernel_nonzeros(model).values()
-        return _sizes(file, sum(n for n, _ in counts), sum(k for _, k in counts))
+        sizes = {name: _sizes(file, sum(n for n, _ in counts), sum(k for _, k in counts))}
+        if tflite is not None:
+            key = TFLITE_KEYS[name]
+            predictors[key] = deploy.TFLiteClassifier(tflite, num_threads=os.cpu_count() or 1).logits
+            kernels = deploy.kernel_nonzeros(tflite)
+            sizes[key] = _sizes(tflite, sum(k.weights for k in kernels), sum(k.nonzero for k in kernels))
+        figures = attacks.evaluate(
+            logits,
+            self.data.test.batches(_EVALUATION_BATCH),
+            self.final_attacks,
+            predictors,
+            self.data.num_classes,
+            robust_limit=self.config.robust_limit,
+            seed=self.config.seed,
+            progress=self._progress(name),
+        )
+        return {key: {**figure, **sizes[key]} for key, figure in figures.items()}
 
     def _progress(self, name: str) -> Callable[[int], None]:
         total = self.data.test.num_examples
@@ -362,8 +377,16 @@ TFLITE_FILES = {"dense": "model.tflite", "pruned": "model_sparse.tflite"}
 TFLITE_KEYS = {"dense": "tflite", "pruned": "tflite_sparse"}
 
 
+def exported_line(written: deploy.ExportReport) -> str:
+    """What was exported, for the user, in one line."""
+    return (
+        f"{written.path}: {written.file_bytes:,} bytes, {written.nonzero:,} of {written.parameters:,} weights not 0, "
+        f"logits within {written.max_logit_difference:.1e} of the Keras model"
+    )
+
+
 def _sizes(file: Path, parameters: int, nonzero: int) -> dict:
-    file_bytes, gzip_bytes = sizes(file.read_bytes())
+    file_bytes, gzip_bytes = files.sizes(file.read_bytes())
     return {
         "sparsity": 1.0 - nonzero / parameters if parameters else 0.0,
         "nonzero": nonzero,

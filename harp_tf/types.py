@@ -1,6 +1,7 @@
 """What the rooms of harp_tf say to each other: errors and frozen, validated values."""
 
 import dataclasses
+import numbers
 
 
 class HarpError(ValueError):
@@ -24,7 +25,7 @@ class PruningSpec:
         target_sparsity: fraction of the prunable weights that is removed, in (0, 1).
         mode: "harp" trains scores and rates, "score" the scores only, "rate" the rates only.
         budget: what L_hw counts, "weights" or "flops" (multiply-adds at the model's input size).
-        floor_factor: alpha; no layer's rate falls below alpha * target rate.
+        floor_factor: alpha in (0, 1); no learned rate falls below alpha * target rate.
         granularity: what a score stands for; "weight" is a single weight.
     """
 
@@ -35,31 +36,41 @@ class PruningSpec:
     granularity: str = "weight"
 
     def __post_init__(self):
-        sparsity = self.target_sparsity
-        if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float)) or not 0.0 < sparsity < 1.0:
+        if not is_number(self.target_sparsity) or not 0.0 < self.target_sparsity < 1.0:
             raise HarpError(
                 "target_sparsity must be a number strictly between 0 and 1 (0.99 removes 99 % of the weights), "
-                f"received {sparsity!r}. To train without pruning, leave out the prune stage."
+                f"received {self.target_sparsity!r}. To train without pruning, leave out the prune stage."
             )
         require_choice("mode", self.mode, PRUNE_MODES)
         require_choice("budget", self.budget, BUDGETS)
         require_choice("granularity", self.granularity, GRANULARITIES)
-        if not 0.0 < self.floor_factor < 1.0:
-            raise HarpError(f"floor_factor must be strictly between 0 and 1, received {self.floor_factor!r}.")
+        if not is_number(self.floor_factor) or not 0.0 < self.floor_factor < 1.0:
+            raise HarpError(
+                f"floor_factor must be a number strictly between 0 and 1, received {self.floor_factor!r}. Each layer "
+                "keeps at least this share of the target rate; 0.1 is the default."
+            )
+        # Plain floats, so that the spec can be written to JSON.
+        object.__setattr__(self, "target_sparsity", float(self.target_sparsity))
+        object.__setattr__(self, "floor_factor", float(self.floor_factor))
 
     @property
     def target_rate(self) -> float:
         """a_t, the fraction of the network that is kept: the only place where sparsity becomes rate."""
-        return 1.0 - float(self.target_sparsity)
+        return 1.0 - self.target_sparsity
 
     @property
     def minimum_rate(self) -> float:
-        """a_min = alpha * a_t, the smallest rate of a layer."""
-        return self.floor_factor * self.target_rate
+        """a_min, the smallest rate of a layer: alpha * a_t, or 0 in mode "score", whose rates are given, not learned."""
+        return 0.0 if self.mode == "score" else self.floor_factor * self.target_rate
 
     def as_dict(self) -> dict:
         """The fields as a JSON-serialisable dict; `PruningSpec(**d)` is the inverse."""
         return dataclasses.asdict(self)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a real number; True and False are not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ class Norm(abc.ABC):
 
     @abc.abstractmethod
     def step(self, gradient: tf.Tensor) -> tf.Tensor:
-        """The direction of norm 1 in which a function with this gradient rises most."""
+        """The direction of norm 1 in which a function with this gradient rises most; 0 where the gradient is 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,10 @@ class L2(Norm):
         return eps * tf.pow(uniform, 1.0 / dimensions) * direction
 
     def step(self, gradient: tf.Tensor) -> tf.Tensor:
-        return gradient / tf.maximum(_length(gradient), 1e-12)
+        # By the largest entry first: a confident network's gradient is so small that its squares would vanish.
+        largest = tf.reduce_max(tf.abs(gradient), axis=list(range(1, len(gradient.shape))), keepdims=True)
+        scaled = tf.math.divide_no_nan(gradient, largest)
+        return tf.math.divide_no_nan(scaled, _length(scaled))
 
 
 def _length(batch: tf.Tensor) -> tf.Tensor:

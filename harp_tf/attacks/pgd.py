@@ -35,9 +35,10 @@ class PGD(Attack):
         super().__post_init__()
         if self.step_size is None:
             object.__setattr__(self, "step_size", self.eps / 4)
-        if self.steps < 1 or self.step_size < 0:
+        if not isinstance(self.steps, int) or self.steps < 1 or not 0.0 <= self.step_size < float("inf"):
             raise HarpError(
-                f"PGD needs steps >= 1 and step_size >= 0, received {self.steps} and {self.step_size}."
+                "PGD needs a whole number of steps >= 1 and a finite step_size >= 0 in units of [0, 1] pixels, received "
+                f"steps={self.steps!r} and step_size={self.step_size!r}."
             )
         require_choice("objective", self.objective, OBJECTIVES)
         require_choice("start", self.start, STARTS)
@@ -56,6 +57,11 @@ class PGD(Attack):
                 tape.watch(candidates)
                 value = objective(candidates)
             gradient = tape.gradient(value, candidates)
+            if gradient is None:
+                raise HarpError(
+                    "The logits have no gradient with respect to the images, so PGD cannot attack. Remove what cuts it "
+                    "from the model (a cast to integers, an argmax, tf.stop_gradient)."
+                )
             return step + 1, self.project(candidates + self.step_size * self.ball.step(gradient), images)
 
         start = self.project(self._start(images, seed), images)

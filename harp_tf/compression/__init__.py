@@ -1,6 +1,6 @@
 """Pure functions: masks, rates, costs, budget and schedules. Nothing here knows a layer."""
 
-from harp_tf.compression.budget import project_counts, weight_budget
+from harp_tf.compression.budget import project_counts, require_budget, weight_budget
 from harp_tf.compression.cost import hw_loss, multiply_adds, overall_rate
 from harp_tf.compression.masks import straight_through_mask, top_k_mask
 from harp_tf.compression.rates import (
@@ -24,6 +24,7 @@ __all__ = [
     "project_counts",
     "rate_from_logit",
     "reaches_target",
+    "require_budget",
     "stepwise_gamma",
     "straight_through_mask",
     "top_k_mask",

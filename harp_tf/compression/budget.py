@@ -22,6 +22,16 @@ def weight_budget(total: int, target_rate: float) -> int:
     return math.floor(target_rate * total + 1e-6)
 
 
+def require_budget(budget: int, minimum_counts: Sequence[int]) -> None:
+    """Raises a HarpError if the smallest counts of all layers together exceed the budget."""
+    if sum(minimum_counts) > budget:
+        raise HarpError(
+            f"A budget of {budget:,} weights cannot be met: the {len(minimum_counts)} prunable layers together keep at "
+            f"least {int(sum(minimum_counts)):,}, since no layer loses its last weight or falls below the floor of the "
+            "rates. Choose a lower target sparsity, a smaller floor_factor, or skip the smallest layers."
+        )
+
+
 def project_counts(
     logits: Sequence[float],
     sizes: Sequence[int],
@@ -33,8 +43,7 @@ def project_counts(
 
     All rate logits are shifted by one common amount, so that the real-valued counts meet the budget; each is
     rounded down, and what is left goes to the largest remainders (ties: the earlier layer). No layer falls below
-    its minimum count, and rates that meet the budget already are shifted upwards by nobody: the caller asks only
-    when they do not.
+    its minimum count. Logits whose counts fall short of the budget are shifted upwards: ask only when they exceed it.
 
     Args:
         logits: rate logits r_l, one per layer.
@@ -52,11 +61,7 @@ def project_counts(
     n = np.asarray(sizes, np.float64)
     r = np.asarray(logits, np.float64)
     least = np.ones(len(n)) if minimum_counts is None else np.asarray(minimum_counts, np.float64)
-    if least.sum() > budget:
-        raise HarpError(
-            f"A budget of {budget} weights cannot be met: the {len(n)} prunable layers together keep at least "
-            f"{int(least.sum())}, since no layer may lose its last weight. Choose a lower target sparsity."
-        )
+    require_budget(budget, list(least))
 
     def real_counts(shift: float) -> np.ndarray:
         rate = minimum_rate + (1.0 - minimum_rate) / (1.0 + np.exp(-np.clip(r + shift, -700, 700)))

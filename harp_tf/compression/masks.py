@@ -29,8 +29,9 @@ def top_k_mask(scores: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """
     count = tf.cast(count, tf.int32)
     with tf.name_scope("harp_select"):
-        flat = tf.reshape(tf.abs(scores), [-1])
-        bits = tf.bitcast(tf.cast(flat, tf.float32), tf.int32)
+        # |score| by clearing the sign bit: arithmetic might flush denormal numbers to 0.
+        bits = tf.bitcast(tf.cast(tf.reshape(scores, [-1]), tf.float32), tf.int32)
+        bits = tf.bitwise.bitwise_and(bits, 0x7FFFFFFF)
         threshold, above = _kth_largest(bits, count)
         larger = bits > threshold
         tied = tf.equal(bits, threshold)

@@ -9,6 +9,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from harp_tf.types import HarpError
+
 MAX_LOGIT = 5.0
 """Upper bound of a trained rate logit: a rate of 0.9933, where the sigmoid still has slope enough to return.
 
@@ -18,6 +20,9 @@ Without a bound a logit that jumps to, say, 38 stays there for good, since the s
 def rate_from_logit(logit: tf.Tensor, minimum: float) -> tf.Tensor:
     """a = a_min + (1 - a_min) * sigmoid(r).
 
+    Computed in float64 and rounded once: float32 sigmoids differ in the last bit between eager mode, XLA and
+    devices, which would make the same logit keep another number of weights here and there.
+
     Args:
         logit: float32 tensor r.
         minimum: a_min, the smallest rate.
@@ -25,23 +30,27 @@ def rate_from_logit(logit: tf.Tensor, minimum: float) -> tf.Tensor:
     Returns:
         float32 tensor of rates in [a_min, 1].
     """
-    return minimum + (1.0 - minimum) * tf.sigmoid(logit)
+    return tf.cast(minimum + (1.0 - minimum) * tf.sigmoid(tf.cast(logit, tf.float64)), tf.float32)
 
 
 def logit_from_rate(rate: float, minimum: float) -> float:
     """Inverse of `rate_from_logit`, for initialisation.
 
-    The sigmoid's value is clipped away from 0 and 1, so that a rate at the floor or of 1 has a finite logit.
+    The logit is finite for every rate: at or below the floor it is the one of 1.1 * a_min, from which a rate can
+    still be learned, and for a rate of 1 the rate that comes back is 1 in float32.
 
     Args:
         rate: a, the rate wanted, in [0, 1].
-        minimum: a_min, the smallest rate.
+        minimum: a_min, the smallest rate, in [0, 1).
 
     Returns:
         The logit r as a Python float.
     """
-    slack = 0.1 * minimum if minimum > 0 else 1e-6
-    value = min(max((rate - minimum) / (1.0 - minimum), slack), 1.0 - 1e-6)
+    return _logit((rate - minimum) / (1.0 - minimum), lowest=0.1 * minimum)
+
+
+def _logit(value: float, lowest: float = 0.0) -> float:
+    value = min(max(value, lowest, 1e-12), 1.0 - 1e-9)
     return math.log(value) - math.log1p(-value)
 
 
@@ -52,7 +61,7 @@ def logit_bounds(minimum: float) -> tuple[float, float]:
         minimum: a_min, the smallest rate.
 
     Returns:
-        (lowest, highest) logit. At the lowest the rate is 1.1 * a_min, at the highest 0.9933.
+        (lowest, highest) logit. At the lowest the rate is 1.1 * a_min, at the highest 0.9933 or a little more.
     """
     return logit_from_rate(minimum, minimum), MAX_LOGIT
 
@@ -77,25 +86,38 @@ def keep_count(rate: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def logit_for_count(count: int, size: int, minimum: float) -> float:
-    """A logit at which a layer keeps exactly `count` weights, or the most below it that float32 can express.
+    """A logit at which a layer keeps exactly `count` weights.
+
+    Beyond 8 million weights float32 rates near 1 are coarser than single weights; there the count may fall a few
+    weights below the one wanted, never above it.
 
     Args:
-        count: number of weights to keep, 1 <= count <= size.
+        count: number of weights to keep, 1 <= count <= size, not fewer than a_min keeps.
         size: number of weights of the layer.
         minimum: a_min, the smallest rate.
 
     Returns:
         The logit as a Python float, exactly representable in float32.
+
+    Raises:
+        HarpError: if `count` is out of its range.
     """
 
     def count_at(logit: np.float32) -> int:
         return int(keep_count(rate_from_logit(tf.constant(logit), minimum), size))
 
+    least = int(keep_count(tf.constant(minimum, tf.float32), size))
+    if not least <= count <= size:
+        raise HarpError(
+            f"A layer of {size} weights whose rate is at least {minimum:g} keeps between {least} and {size} of them, "
+            f"{count} were asked for."
+        )
     # The middle of the interval of rates that give this count is the farthest from both rounding edges.
     low, high = max((count - 1) / size, minimum), count / size
-    logit = np.float32(logit_from_rate((low + high) / 2, minimum))
+    middle = 1.0 if count == size else (low + high) / 2
+    logit = np.float32(_logit((middle - minimum) / (1.0 - minimum)))
     step = np.float32(1e-6)
-    while count_at(logit) > count and logit > -100:
+    while count_at(logit) > count:
         logit = np.float32(logit - step)
         step = np.float32(step * 2)
     return float(logit)

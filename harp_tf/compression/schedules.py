@@ -35,7 +35,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate per optimiser step, with linear warm-up.
 
     The first step after the warm-up runs at `initial`; with "cosine" the last of `total_steps` runs at `final`
-    exactly, and no two epochs share a rate. "step" multiplies by 0.1 after one half and three quarters of the
+    exactly, and no two steps after the warm-up share a rate. "step" multiplies by 0.1 after one half and three quarters of the
     steps. Warm-up rises linearly and reaches `initial` at its end.
 
     Args:
@@ -68,8 +68,10 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
                 f"A schedule needs total_steps >= 1 and 0 <= warmup_steps <= total_steps, received "
                 f"total_steps={total_steps}, warmup_steps={warmup_steps}."
             )
-        if initial <= 0 or final < 0:
-            raise HarpError(f"Learning rates must be positive, received initial={initial}, final={final}.")
+        if not (0 < initial < math.inf and 0 <= final < math.inf):
+            raise HarpError(
+                f"A schedule needs a learning rate initial > 0 and final >= 0, received initial={initial}, final={final}."
+            )
         self.initial = float(initial)
         self.total_steps = int(total_steps)
         self.kind = kind

@@ -62,9 +62,7 @@ def encode(dense: np.ndarray) -> tuple[np.ndarray, schema.SparsityParametersT]:
         else _sparse_dimension(levels, shape, level, dense_levels)
         for level, size in enumerate(shape)
     ]
-    return values, schema.SparsityParametersT(
-        traversalOrder=np.array(order, np.int32), dimMetadata=dimensions
-    )
+    return values, schema.SparsityParametersT(traversalOrder=np.array(order, np.int32), dimMetadata=dimensions)
 
 
 def encoded_bytes(values: np.ndarray, sparsity: schema.SparsityParametersT) -> int:

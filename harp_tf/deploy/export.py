@@ -67,9 +67,7 @@ def export_tflite(
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise HarpError(
-            f"Expected to write into an existing folder, received {str(path)!r}. Create its folder."
-        )
+        raise HarpError(f"Expected to write into an existing folder, received {str(path)!r}. Create its folder.")
     data = to_tflite(model)
     if sparse:
         data = sparsify(data)

@@ -83,9 +83,7 @@ def read_model(source: Source) -> schema.ModelT:
     except Exception as error:  # A damaged flatbuffer raises whatever its garbage leads to.
         raise HarpError(f"The TFLite file is damaged, export it again ({error}).") from error
     if not intact:
-        raise HarpError(
-            "The TFLite file is damaged, export it again (its graph refers to what is not there)."
-        )
+        raise HarpError("The TFLite file is damaged, export it again (its graph refers to what is not there).")
     return model
 
 
@@ -192,9 +190,7 @@ def new_operator(
     codes = [_builtin_code(operator_code) for operator_code in model.operatorCodes]
     if code not in codes:
         codes.append(code)
-        model.operatorCodes.append(
-            schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=code, version=1)
-        )
+        model.operatorCodes.append(schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=code, version=1))
     return schema.OperatorT(
         opcodeIndex=codes.index(code),
         inputs=np.array(inputs, np.int32),

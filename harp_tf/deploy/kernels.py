@@ -86,7 +86,7 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
     The converter scales kernels (it folds batch norms into them), renames them and may order them
     otherwise, but keeps their zeros. A tensor matches a kernel of the same size with zeros in the same
     places; values up to a scale, names, then the order decide among several. More zeros than in the
-    model are accepted only where a whole input or output channel was folded to zero.
+    model are accepted only where a whole input or output channel was folded to zero, or in denormals.
 
     Args:
         file: A file unpacked by `read_model`.
@@ -103,9 +103,7 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
     by_size = collections.defaultdict(list)
     for position, kernel in enumerate(kernels):
         by_size[kernel.weights.size].append(position)
-    found = [
-        (weight, read_kernel(file, weight.index), _names(file, weight)) for weight in weight_tensors(file)
-    ]
+    found = [(weight, read_kernel(file, weight.index), _names(file, weight)) for weight in weight_tensors(file)]
     uses = [0] * len(kernels)
     matches = []
     for weight, values, names in found:
@@ -201,9 +199,11 @@ def _einsum_matrix(layer: layers.EinsumDense) -> np.ndarray:
 
 def _same_zeros(file: np.ndarray, model: np.ndarray) -> bool:
     file = file.reshape(model.shape)
-    kept, wanted = file != 0, model != 0
-    if np.any(kept & ~wanted):
+    kept = file != 0
+    if np.any(kept & (model == 0)):
         return False
+    # Denormal weights may underflow when they are scaled.
+    wanted = np.abs(model) >= np.finfo(np.float32).tiny
     # A batch norm with gamma 0 makes a channel of the kernel zero: an output channel of the layer before
     # it, an input channel of a Dense after it.
     first = kept.any(axis=tuple(range(1, kept.ndim)), keepdims=True)

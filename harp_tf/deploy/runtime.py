@@ -74,9 +74,7 @@ class TFLiteClassifier:
                 f"Expected images of shape [n >= 1, {', '.join(map(str, self._image_shape))}], "
                 f"received {list(images.shape)}."
             )
-        return np.concatenate(
-            [self._run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
-        )
+        return np.concatenate([self._run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         try:

@@ -61,9 +61,7 @@ def sparsify(source: Source) -> bytes:
         tensor.buffer, tensor.sparsity = add_buffer(model, values), sparsity
         dense = add_tensor(model, weight.index, "dense", shape=tensor.shape)
         densify.append(
-            new_operator(
-                model, schema.BuiltinOperator.DENSIFY, [weight.index], dense, schema.DensifyOptionsT()
-            )
+            new_operator(model, schema.BuiltinOperator.DENSIFY, [weight.index], dense, schema.DensifyOptionsT())
         )
         for user in weight.operators:
             user.inputs = np.where(user.inputs == weight.index, dense, user.inputs).astype(np.int32)

@@ -21,7 +21,7 @@ class Verification:
     Attributes:
         kernels: The kernels of the file with their non-zeros, in execution order.
         folded_weights: Weights that are non-zero in the Keras model and zero in the file, because a batch
-          norm with gamma 0 was folded into them; 0 in nearly every model.
+          norm with gamma 0 was folded into them or they were denormal; 0 in nearly every model.
         max_logit_difference: Largest absolute difference to the Keras logits over all runs.
         allowed_difference: The difference that would have been accepted.
     """
@@ -32,9 +32,7 @@ class Verification:
     allowed_difference: float
 
 
-def verify(
-    flatbuffer: Source, model: keras.Model, images: np.ndarray, tolerance: float = 1e-4
-) -> Verification:
+def verify(flatbuffer: Source, model: keras.Model, images: np.ndarray, tolerance: float = 1e-4) -> Verification:
     """Compares a .tflite file with the plain Keras model it was made from.
 
     The file must consist of builtin operators, hold every kernel of the model with its zeros in place,
@@ -108,9 +106,7 @@ def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def _suspects(matches: list[KernelMatch]) -> str:
-    names = [
-        match.kernel.path for match in matches if not is_scaled_copy(match.weights, match.kernel.weights)
-    ]
+    names = [match.kernel.path for match in matches if not is_scaled_copy(match.weights, match.kernel.weights)]
     if names:
         return f"Kernels of the file that differ from the Keras model's: {', '.join(names)}."
     return "All kernels equal the Keras model's up to a scale per channel: look at the other layers."

@@ -5,6 +5,7 @@ from harp_tf.losses.free_at import FreeAdversarialTraining
 from harp_tf.losses.mart import Mart
 from harp_tf.losses.natural import Natural
 from harp_tf.losses.pgd_at import PGDAdversarialTraining
+from harp_tf.losses.terms import cross_entropy
 from harp_tf.losses.trades import Trades
 from harp_tf.types import HarpError
 
@@ -12,9 +13,7 @@ NAMES = ("natural", "pgd", "trades", "mart", "free")
 """Names of the losses, as `get` and the command line know them."""
 
 
-def get(
-    loss: str | RobustLoss, *, beta: float = 6.0, batch_size: int | None = None, replays: int = 4
-) -> RobustLoss:
+def get(loss: str | RobustLoss, *, beta: float = 6.0, batch_size: int | None = None, replays: int = 4) -> RobustLoss:
     """Resolves a loss by name.
 
     Args:
@@ -45,9 +44,7 @@ def get(
                 "The loss 'free' keeps a perturbation per batch: pass FreeAdversarialTraining(batch_size=...)."
             )
         return FreeAdversarialTraining(batch_size=batch_size, replays=replays)
-    raise HarpError(
-        f"loss must be one of {', '.join(NAMES)} or a harp_tf.losses.RobustLoss, received {loss!r}."
-    )
+    raise HarpError(f"loss must be one of {', '.join(NAMES)} or a harp_tf.losses.RobustLoss, received {loss!r}.")
 
 
 __all__ = [
@@ -60,5 +57,6 @@ __all__ = [
     "PGDAdversarialTraining",
     "RobustLoss",
     "Trades",
+    "cross_entropy",
     "get",
 ]

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from harp_tf.types import HarpError
+
 Logits = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -16,15 +18,13 @@ class LossTerms:
 
     Attributes:
         robust: float32 [n], what is minimised.
-        natural: float32 [n], cross-entropy on the clean images.
-        natural_logits: float32 [n, classes] on the clean images.
-        adversarial_logits: float32 [n, classes] on the adversarial images.
+        natural_logits: float32 [n, classes] on the clean images; None if the loss does not look at them.
+        adversarial_logits: float32 [n, classes] on the adversarial images; None if the loss does not look at them.
     """
 
     robust: tf.Tensor
-    natural: tf.Tensor
-    natural_logits: tf.Tensor
-    adversarial_logits: tf.Tensor
+    natural_logits: tf.Tensor | None
+    adversarial_logits: tf.Tensor | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RobustLoss(abc.ABC):
     """A training loss on clean images and their adversarial counterparts.
 
     Attributes:
-        needs_attack: whether the trainer has to craft adversarial images for it.
+        needs_attack: whether it looks at adversarial images, so that the trainer needs an attack.
     """
 
     needs_attack: ClassVar[bool] = True
@@ -42,15 +42,12 @@ class RobustLoss(abc.ABC):
         return attack
 
     @abc.abstractmethod
-    def __call__(
-        self, train: Logits, infer: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor
-    ) -> LossTerms:
+    def __call__(self, predict: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> LossTerms:
         """Computes the terms.
 
         Args:
-            train: images -> logits in training mode. Every call moves moving statistics, so only passes that
-                belong to the loss use it.
-            infer: images -> logits in inference mode, for figures that are only reported.
+            predict: images -> logits. While training every call moves the moving statistics, so it is called only
+                for the passes that belong to the loss.
             images: float32 [n, ...] in [0, 1].
             adversarial: float32, the same shape.
             labels: int32 [n].
@@ -58,3 +55,18 @@ class RobustLoss(abc.ABC):
         Returns:
             The terms, float32.
         """
+
+
+def aimed(attack: Any, loss: RobustLoss, **settings: str) -> Any:
+    """The attack with another objective and start.
+
+    Raises:
+        HarpError: if the attack has no such settings.
+    """
+    try:
+        return dataclasses.replace(attack, **settings)
+    except TypeError as error:
+        raise HarpError(
+            f"{type(loss).__name__} sets {' and '.join(settings)} of the attack that it trains against, which "
+            f"{type(attack).__name__} does not have. Use harp_tf.attacks.PGD."
+        ) from error

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from harp_tf.losses.base import Logits, LossTerms, RobustLoss
+from harp_tf.losses.base import Logits, LossTerms, RobustLoss, aimed
 from harp_tf.losses.terms import cross_entropy, kl_from_logits
 
 
@@ -26,18 +26,15 @@ class Mart(RobustLoss):
     beta: float = 6.0
 
     def prepare_attack(self, attack: Any) -> Any:
-        return dataclasses.replace(attack, objective="cross_entropy", start="normal")
+        return aimed(attack, self, objective="cross_entropy", start="normal")
 
-    def __call__(
-        self, train: Logits, infer: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor
-    ) -> LossTerms:
-        natural_logits = train(images)
-        adversarial_logits = train(adversarial)
-        natural = cross_entropy(natural_logits, labels)
-        uncertain = 1.0 - tf.exp(-natural)
+    def __call__(self, predict: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> LossTerms:
+        natural_logits = predict(images)
+        adversarial_logits = predict(adversarial)
+        uncertain = -tf.math.expm1(-cross_entropy(natural_logits, labels))
         robust = boosted_cross_entropy(adversarial_logits, labels)
         robust += self.beta * kl_from_logits(natural_logits, adversarial_logits) * uncertain
-        return LossTerms(robust, natural, natural_logits, adversarial_logits)
+        return LossTerms(robust, natural_logits, adversarial_logits)
 
 
 def boosted_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

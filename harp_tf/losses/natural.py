@@ -15,9 +15,6 @@ class Natural(RobustLoss):
 
     needs_attack: ClassVar[bool] = False
 
-    def __call__(
-        self, train: Logits, infer: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor
-    ) -> LossTerms:
-        logits = train(images)
-        loss = cross_entropy(logits, labels)
-        return LossTerms(loss, loss, logits, logits)
+    def __call__(self, predict: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> LossTerms:
+        logits = predict(images)
+        return LossTerms(cross_entropy(logits, labels), natural_logits=logits, adversarial_logits=None)

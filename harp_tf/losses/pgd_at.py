@@ -16,14 +16,6 @@ class PGDAdversarialTraining(RobustLoss):
         Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018, equation 2.1.
     """
 
-    def __call__(
-        self, train: Logits, infer: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor
-    ) -> LossTerms:
-        natural_logits = tf.stop_gradient(infer(images))
-        adversarial_logits = train(adversarial)
-        return LossTerms(
-            cross_entropy(adversarial_logits, labels),
-            cross_entropy(natural_logits, labels),
-            natural_logits,
-            adversarial_logits,
-        )
+    def __call__(self, predict: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> LossTerms:
+        logits = predict(adversarial)
+        return LossTerms(cross_entropy(logits, labels), natural_logits=None, adversarial_logits=logits)

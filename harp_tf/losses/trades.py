@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from harp_tf.losses.base import Logits, LossTerms, RobustLoss
+from harp_tf.losses.base import Logits, LossTerms, RobustLoss, aimed
 from harp_tf.losses.terms import cross_entropy, kl_from_logits
 
 
@@ -23,13 +23,11 @@ class Trades(RobustLoss):
     beta: float = 6.0
 
     def prepare_attack(self, attack: Any) -> Any:
-        return dataclasses.replace(attack, objective="kl", start="normal")
+        return aimed(attack, self, objective="kl", start="normal")
 
-    def __call__(
-        self, train: Logits, infer: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor
-    ) -> LossTerms:
-        natural_logits = train(images)
-        adversarial_logits = train(adversarial)
-        natural = cross_entropy(natural_logits, labels)
-        robust = natural + self.beta * kl_from_logits(natural_logits, adversarial_logits)
-        return LossTerms(robust, natural, natural_logits, adversarial_logits)
+    def __call__(self, predict: Logits, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> LossTerms:
+        natural_logits = predict(images)
+        adversarial_logits = predict(adversarial)
+        robust = cross_entropy(natural_logits, labels)
+        robust += self.beta * kl_from_logits(natural_logits, adversarial_logits)
+        return LossTerms(robust, natural_logits, adversarial_logits)

@@ -45,12 +45,24 @@ def load_or_build(
         raise HarpError(
             f"Width and depth scale the library's own models; model '{spec}' has its own. Leave them out."
         )
-    model = _load(Path(spec)) if is_file else _call(spec, input_shape, num_classes)
+    model = load(spec) if is_file else _call(spec, input_shape, num_classes)
     _check(model, spec, input_shape, num_classes)
     return model, is_file
 
 
-def _load(path: Path) -> keras.Model:
+def load(path: str | Path) -> keras.Model:
+    """Reads a .keras file in Keras' safe mode.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        HarpError: If there is no such file or it cannot be read; says why.
+    """
+    path = Path(path)
     if not path.is_file():
         raise HarpError(f"There is no model file '{path}'. Give the path of a .keras file.")
     try:

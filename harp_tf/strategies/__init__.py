@@ -1,5 +1,7 @@
 """Initial rates per layer: one file, one rule."""
 
+import os
+
 from harp_tf.strategies.base import KernelInfo, Strategy
 from harp_tf.strategies.erk import erk
 from harp_tf.strategies.from_json import from_json
@@ -10,7 +12,7 @@ from harp_tf.types import HarpError
 NAMED = {"uniform": uniform, "erk": erk, "lamp": lamp}
 
 
-def get(strategy: str | Strategy) -> Strategy:
+def get(strategy: str | os.PathLike | Strategy) -> Strategy:
     """Resolves a strategy.
 
     Args:
@@ -24,12 +26,13 @@ def get(strategy: str | Strategy) -> Strategy:
     """
     if callable(strategy):
         return strategy
-    if strategy in NAMED:
-        return NAMED[strategy]
-    if str(strategy).endswith(".json"):
+    if str(strategy) in NAMED:
+        return NAMED[str(strategy)]
+    if isinstance(strategy, (str, os.PathLike)) and str(strategy).endswith(".json"):
         return from_json(strategy)
     raise HarpError(
-        f"strategy must be one of {', '.join(NAMED)} or the path of a .json file of rates, received {strategy!r}."
+        f"strategy must be one of {', '.join(NAMED)}, the path of a .json file of rates, or a function (kernels, rate) "
+        f"-> rate by path, received {strategy!r}."
     )
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from harp_tf.strategies.base import KernelInfo, Strategy
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, is_number
 
 
 def from_json(path: str | os.PathLike) -> Strategy:
@@ -32,7 +32,7 @@ def from_json(path: str | os.PathLike) -> Strategy:
         )
     rates = {name: entry.get("rate") if isinstance(entry, dict) else entry for name, entry in layers.items()}
     for name, rate in rates.items():
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.0 < rate <= 1.0:
+        if not is_number(rate) or not 0.0 < rate <= 1.0:
             raise HarpError(f"{os.fspath(path)}: the rate of {name!r} must be in (0, 1], received {rate!r}.")
 
     def strategy(kernels: Sequence[KernelInfo], rate: float) -> dict[str, float]:

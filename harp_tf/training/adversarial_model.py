@@ -1,6 +1,7 @@
 """A Keras model that trains another one against an adversary, under HARP's size penalty."""
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -16,7 +17,9 @@ class AdversarialModel(keras.Model):
     """Trains a classifier with `compile`, `fit` and `evaluate` on adversarial examples made inside each step.
 
     The masks of a pruned network are selected once per step and shared by all passes of the attack and the update.
-    Labels are class indices. Metrics given to `compile` are computed on the predictions for clean images.
+    Labels are class indices. Metrics given to `compile` are computed on the predictions for clean images. Sample
+    and class weights weigh the loss and the metrics of the model itself. "adversarial_accuracy" is reported where
+    adversarial images were looked at: always but by the loss "natural" in training, or without an attack.
 
     Args:
         network: a Keras classifier, images in [0, 1] -> logits; dense, or made by `harp_tf.prune`.
@@ -24,7 +27,7 @@ class AdversarialModel(keras.Model):
         attack: the attack of the threat model; the loss sets its objective and start for training. Not needed
             for "natural".
         weight_decay: L2 decay added to the gradients (as PyTorch's SGD does it), for all variables but scores and
-            rates.
+            rates. The optimiser's own `weight_decay`, which is decoupled, spares scores and rates too.
         seed: keys the random starts of the attacks, together with the step.
         **kwargs: passed to keras.Model.
 
@@ -45,23 +48,29 @@ class AdversarialModel(keras.Model):
         seed: int = 0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Keras scales the loss if the policy of the trained model asks for it, and that is the network's.
+        super().__init__(**{"dtype": network.dtype_policy, **kwargs})
         self.network = network
         self.robust_loss = losses.get(loss)
-        if attack is None and self.robust_loss != losses.Natural():
-            raise HarpError(
-                f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255)."
-            )
+        if attack is None and self.robust_loss.needs_attack:
+            raise HarpError(f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255).")
         self.attack = attack
+        self._training_attack = self.robust_loss.prepare_attack(attack) if self.robust_loss.needs_attack else None
         self.weight_decay = weight_decay
-        self.seed = seed
+        self.seed = seed % 2**31
         self.gamma = keras.Variable(0.0, trainable=False, dtype="float32", name="gamma")
         self._kernels = pruned_kernels(network)
+        self._undecayed = {id(variable) for variable in self._score_variables()}
         if self._kernels:
             self._costs = kernel_costs(network)
             self._target_rate = pruning_spec(network).target_rate
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
             shape = (self.robust_loss.batch_size, *network.input_shape[1:])
+            if None in shape:
+                raise HarpError(
+                    f"The loss 'free' keeps a perturbation of fixed size, and the network takes images of the open "
+                    f"size {network.input_shape[1:]}. Build it with a fixed input size."
+                )
             self._perturbation = keras.Variable(tf.zeros(shape), trainable=False, name="perturbation")
         names = ["natural_loss", "robust_loss"] + (["hw_loss", "gamma", "rate"] if self._kernels else [])
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
@@ -75,16 +84,19 @@ class AdversarialModel(keras.Model):
         """The logits of the network."""
         return self.network(inputs, training=training)
 
-    def compile(self, optimizer="sgd", metrics=None, **kwargs) -> None:
+    def compile(self, optimizer="sgd", loss=None, *, metrics=None, **kwargs) -> None:
         """As keras.Model.compile; the loss is the model's own.
 
         Raises:
             HarpError: if a loss is passed.
         """
-        if kwargs.pop("loss", None) is not None:
-            raise HarpError(
-                "AdversarialModel has its own loss: pass it to the constructor, not to compile()."
-            )
+        if loss is not None:
+            raise HarpError("AdversarialModel has its own loss: pass it to the constructor, not to compile().")
+        optimizer = keras.optimizers.get(optimizer)
+        learned = [v for v in self._score_variables() if v.trainable]
+        inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+        if learned and inner.weight_decay and not inner.built:
+            inner.exclude_from_weight_decay(var_list=learned)
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
 
     @property
@@ -104,8 +116,8 @@ class AdversarialModel(keras.Model):
             return tf.constant(0.0)
         return compression.hw_loss([k.scores.rate() for k in self._kernels], self._costs, self._target_rate)
 
-    def fit(self, x=None, y=None, *args, callbacks=None, **kwargs):
-        """As keras.Model.fit, after checking the first batch and the callbacks.
+    def fit(self, x=None, y=None, *args, callbacks=None, validation_data=None, **kwargs):
+        """As keras.Model.fit, after checking the first batches and the callbacks.
 
         Raises:
             HarpError: if rates are learned and no StepwiseRegularization drives gamma, if images are outside
@@ -119,24 +131,34 @@ class AdversarialModel(keras.Model):
                 "callbacks=[harp_tf.StepwiseRegularization(gamma=0.01)] to fit()."
             )
         check_first_batch(self.network, x, y)
-        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+        check_first_batch(self.network, *keras.utils.unpack_x_y_sample_weight(validation_data)[:2])
+        return super().fit(x, y, *args, callbacks=callbacks, validation_data=validation_data, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """As keras.Model.evaluate, after checking the first batch.
+
+        Raises:
+            HarpError: if images are outside [0, 1], labels are not class indices, or the network returns
+                probabilities.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):  # set inside `fit`, which has checked the data
+            check_first_batch(self.network, x, y)
+        return super().evaluate(x, y, *args, **kwargs)
 
     def train_step(self, data) -> dict[str, tf.Tensor]:
         """One update of the network (one per replay with "free")."""
         images, labels, weights = _unpack(data)
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
-            for _ in range(self.robust_loss.replays):
-                terms = self._free_update(images, labels, weights)
-        else:
-            seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+            return self._free_step(images, labels, weights)
+        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
 
-            def craft() -> tf.Tensor:
-                if not self.robust_loss.needs_attack:
-                    return images
-                return self.robust_loss.prepare_attack(self.attack)(self._infer, images, labels, seed)
+        def craft() -> tf.Tensor:
+            if self._training_attack is None:
+                return images
+            return self._training_attack(self._infer, images, labels, seed)
 
-            terms, _ = self._update(images, craft, labels, weights)
-        return self.compute_metrics(images, labels, terms.natural_logits, sample_weight=weights)
+        terms, _ = self._update(images, craft, labels, weights)
+        return self._results(terms, images, labels, weights)
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """Natural and adversarial figures on one batch; the network does not change."""
@@ -145,78 +167,122 @@ class AdversarialModel(keras.Model):
             adversarial = images
             if self.attack is not None:
                 adversarial = self.attack(self._infer, images, labels, tf.constant([self.seed, 0]))
-            terms = self.robust_loss(self._infer, self._infer, images, adversarial, labels)
-            if not self.robust_loss.needs_attack and self.attack is not None:
+            terms, regularisation = self._terms(self._infer, images, adversarial, labels)
+            if terms.natural_logits is None:
+                terms = dataclasses.replace(terms, natural_logits=self._infer(images))
+            if terms.adversarial_logits is None and self.attack is not None:
                 terms = dataclasses.replace(terms, adversarial_logits=self._infer(adversarial))
-        self._record(terms, labels, weights, self._mean(terms.robust, weights))
-        return self.compute_metrics(images, labels, terms.natural_logits, sample_weight=weights)
+        loss = _mean(terms.robust, weights) + self.gamma * self.hw_loss() + regularisation
+        self._record(terms, labels, weights, loss)
+        return self._results(terms, images, labels, weights)
 
-    def _update(self, images, craft, labels, weights, watch_images: bool = False):
-        """Crafts, computes the loss and applies its gradients; returns the terms and the images' gradient."""
+    def _free_step(self, images, labels, weights) -> dict[str, tf.Tensor]:
+        """Updates of the network and of the perturbation from the same gradient, once per replay."""
+        count, most = tf.shape(images)[0], self.robust_loss.batch_size
+        tf.debugging.assert_less_equal(
+            count, most, f"A batch is larger than the batch_size={most} of FreeAdversarialTraining"
+        )
+        for replay in range(self.robust_loss.replays):
+            delta = self._perturbation[:count]
+
+            def craft(delta=delta) -> tf.Tensor:
+                return self.attack.project(images + delta, images)
+
+            last = replay == self.robust_loss.replays - 1
+            terms, gradient = self._update(images, craft, labels, weights, look_at_clean=last)
+            # An overflow of mixed precision must not stay in the perturbation for good.
+            gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+            moved = self.attack.ball.project(delta + self.attack.eps * self.attack.ball.step(gradient), self.attack.eps)
+            self._perturbation.assign(tf.concat([moved, self._perturbation[count:]], axis=0))
+        return self._results(terms, images, labels, weights)
+
+    def _update(
+        self, images, craft: Callable[[], tf.Tensor], labels, weights, look_at_clean: bool = True
+    ) -> tuple[losses.LossTerms, tf.Tensor]:
+        """Crafts, computes the loss and applies its gradients.
+
+        Args:
+            images: float32 [n, ...].
+            craft: returns the adversarial images.
+            labels: int32 [n].
+            weights: float32 [n] or None.
+            look_at_clean: classify the clean images too if the loss does not, for the figures that are reported.
+
+        Returns:
+            The terms of the loss and its (scaled) gradient with respect to the adversarial images.
+        """
         variables = self.trainable_variables
         with tf.GradientTape() as tape:
             with shared_kernels(masked_kernels(self.network)):
                 with tape.stop_recording():
                     adversarial = craft()
-                if watch_images:
-                    tape.watch(adversarial)
-                terms = self.robust_loss(self._train, self._infer, images, adversarial, labels)
-            loss = self._mean(terms.robust, weights) + self.gamma * self.hw_loss() + self._regularisation
+                tape.watch(adversarial)
+                terms, regularisation = self._terms(self._train, images, adversarial, labels)
+                with tape.stop_recording():
+                    if terms.natural_logits is None and look_at_clean:
+                        terms = dataclasses.replace(terms, natural_logits=self._infer(images))
+            loss = _mean(terms.robust, weights) + self.gamma * self.hw_loss() + regularisation
             scaled = self.optimizer.scale_loss(loss)
-        sources = [*variables, adversarial] if watch_images else variables
-        gradients = tape.gradient(scaled, sources)
-        updates = [self._decayed(g, v) for g, v in zip(gradients, variables, strict=False)]
-        self.optimizer.apply(updates, variables)
+        # The images' gradient costs nothing where it is not used: the graph is pruned.
+        *gradients, image_gradient = tape.gradient(scaled, [*variables, adversarial])
         self._record(terms, labels, weights, loss)
-        return terms, gradients[-1]
+        self.optimizer.apply([self._decayed(g, v) for g, v in zip(gradients, variables)], variables)
+        return terms, image_gradient
 
-    def _free_update(self, images, labels, weights) -> losses.LossTerms:
-        delta = tf.convert_to_tensor(self._perturbation)
-        terms, gradient = self._update(
-            images, lambda: self.attack.project(images + delta, images), labels, weights, watch_images=True
-        )
-        ball = self.attack.ball
-        self._perturbation.assign(
-            ball.project(delta + self.attack.eps * ball.step(gradient), self.attack.eps)
-        )
-        return terms
+    def _terms(self, predict, images, adversarial, labels) -> tuple[losses.LossTerms, tf.Tensor]:
+        """The terms of the robust loss and the network's own regularisation, a float32 scalar."""
+        terms = self.robust_loss(predict, images, adversarial, labels)
+        # Read at once: every pass of the network replaces its layers' losses, passes of an attack too.
+        own = [tf.cast(loss, tf.float32) for loss in self.network.losses]
+        return terms, tf.add_n(own) if own else tf.constant(0.0)
 
     def _train(self, images: tf.Tensor) -> tf.Tensor:
-        logits = tf.cast(self.network(images, training=True), tf.float32)
-        # Read at once: the next pass in inference mode replaces the layers' losses.
-        self._regularisation = tf.add_n(
-            [tf.cast(x, tf.float32) for x in self.network.losses] or [tf.constant(0.0)]
-        )
-        return logits
+        return tf.cast(self.network(images, training=True), tf.float32)
 
     def _infer(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.network(images, training=False), tf.float32)
 
-    def _decayed(self, gradient, variable):
-        scores = {id(v) for kernel in self._kernels for v in (kernel.scores.scores, kernel.scores.logit)}
-        if not self.weight_decay or id(variable) in scores:
-            return gradient
-        return gradient + self.weight_decay * tf.convert_to_tensor(variable)
+    def _score_variables(self) -> list[keras.Variable]:
+        return [v for kernel in self._kernels for v in (kernel.scores.scores, kernel.scores.logit)]
 
-    @staticmethod
-    def _mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
-        return tf.reduce_mean(values if weights is None else values * tf.cast(weights, values.dtype))
+    def _decayed(self, gradient, variable):
+        """The gradient with its L2 decay, scaled like the loss; a variable without gradient stays as it is."""
+        if gradient is None or not self.weight_decay or id(variable) in self._undecayed:
+            return gradient
+        decay = self.optimizer.scale_loss(self.weight_decay * tf.convert_to_tensor(variable))
+        return tf.convert_to_tensor(gradient) + decay
 
     def _record(self, terms: losses.LossTerms, labels, weights, loss: tf.Tensor) -> None:
         count = tf.shape(labels)[0]
         self._loss_tracker.update_state(loss, sample_weight=count)
-        self._means["natural_loss"].update_state(terms.natural, sample_weight=weights)
         self._means["robust_loss"].update_state(terms.robust, sample_weight=weights)
         if self._kernels:
             self._means["hw_loss"].update_state(self.hw_loss(), sample_weight=count)
             self._means["rate"].update_state(self.overall_rate(), sample_weight=count)
             self._means["gamma"].update_state(self.gamma, sample_weight=count)
-        self._accuracies["natural_accuracy"].update_state(labels, terms.natural_logits, sample_weight=weights)
-        self._accuracies["adversarial_accuracy"].update_state(
-            labels, terms.adversarial_logits, sample_weight=weights
-        )
+        if terms.natural_logits is not None:
+            natural = losses.cross_entropy(terms.natural_logits, labels)
+            self._means["natural_loss"].update_state(natural, sample_weight=weights)
+            self._accuracies["natural_accuracy"].update_state(labels, terms.natural_logits, sample_weight=weights)
+        if terms.adversarial_logits is not None:
+            self._accuracies["adversarial_accuracy"].update_state(
+                labels, terms.adversarial_logits, sample_weight=weights
+            )
+
+    def _results(self, terms: losses.LossTerms, images, labels, weights) -> dict[str, tf.Tensor]:
+        results = self.compute_metrics(images, labels, terms.natural_logits, sample_weight=weights)
+        if terms.adversarial_logits is None:
+            del results["adversarial_accuracy"]
+        return results
+
+
+def _mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """The mean over the batch, as Keras takes it: weights change the sum, not the number that divides it."""
+    return tf.reduce_mean(values if weights is None else values * weights)
 
 
 def _unpack(data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
     images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if weights is not None:
+        weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
     return tf.cast(images, tf.float32), tf.reshape(tf.cast(labels, tf.int32), [-1]), weights

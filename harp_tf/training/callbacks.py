@@ -20,7 +20,7 @@ class StepwiseRegularization(keras.callbacks.Callback):
 
     In epoch e gamma is (e + 1) * gamma_0. At the end of the first epoch in which L_hw rounds to 0 at four decimals
     it freezes at its value, for good. At the end of the training, rates that exceed the target are projected onto
-    it, and the run says so.
+    it, and the run says so (`projected`). Beside `KeepBest`, place it second: it then looks at the weights kept.
 
     Args:
         gamma: gamma_0, > 0. It has to fit the number of steps: 0.01 for thousands of steps, 0.1 for hundreds.
@@ -68,7 +68,14 @@ class KeepBest(keras.callbacks.Callback):
 
     During validation a pruned network runs with its rates projected onto the budget: what is measured and kept is
     a model that could leave the stage. Training goes on with the rates as they were. Ties are decided by natural
-    accuracy, then for the later epoch. The best weights are restored when the training ends.
+    accuracy, then for the later epoch. The best weights are restored when the training ends. Without an attack
+    the natural accuracy decides.
+
+    After the training `best` holds the (adversarial, natural) accuracy of the kept epoch, `best_epoch` its number
+    from 0, and `projected` says whether its rates exceeded the budget and were projected onto it.
+
+    Raises:
+        HarpError: if the model is no AdversarialModel, or an epoch ends without validation.
     """
 
     def __init__(self):
@@ -81,6 +88,8 @@ class KeepBest(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_train_begin(self, logs=None):
+        if not hasattr(self.model, "network"):
+            raise HarpError(f"KeepBest needs a harp_tf.AdversarialModel, received {type(self.model).__name__}.")
         self._kernels = pruned_kernels(self.model.network)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -91,7 +100,7 @@ class KeepBest(keras.callbacks.Callback):
         self._projected_now = bool(self._kernels) and project_to_budget(self.model.network)
 
     def on_test_end(self, logs=None):
-        figures = (logs["adversarial_accuracy"], logs["natural_accuracy"])
+        figures = (logs.get("adversarial_accuracy", logs["natural_accuracy"]), logs["natural_accuracy"])
         if self.best is None or figures >= self.best:
             self.best, self.best_epoch = figures, self._epoch
             self.projected = self._projected_now
@@ -99,25 +108,40 @@ class KeepBest(keras.callbacks.Callback):
         for kernel, logit in zip(self._kernels, self._logits, strict=True):
             kernel.scores.logit.assign(logit)
 
+    def on_epoch_end(self, epoch, logs=None):
+        if self.best is None:
+            raise HarpError(
+                "KeepBest chooses the epoch by the figures on a validation split, and there are none. Pass "
+                "validation_data to fit(), and validate after every epoch."
+            )
+
     def on_train_end(self, logs=None):
-        if self._weights:
-            self.model.network.set_weights(self._weights)
+        self.model.network.set_weights(self._weights)
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends the training with a clear error when the loss is no number."""
+    """Ends the training with a clear error at the end of an epoch whose loss is no number."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._first = _steps(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
         if not math.isfinite(logs["loss"]):
-            steps = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
             raise HarpError(
-                f"The loss became {logs['loss']} in epoch {epoch + 1}, before step {steps}. Lower the learning rate, or "
-                "use a longer warm-up."
+                f"The loss became {logs['loss']} in epoch {epoch + 1}, between steps {self._first} and "
+                f"{_steps(self.model)}. Lower the learning rate, or use a longer warm-up."
             )
+
+
+def _steps(model: keras.Model) -> int:
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
 class MetricsLog(keras.callbacks.Callback):
     """Appends one JSON object per epoch to a file, and scalars and rate histograms for TensorBoard.
+
+    To Keras' figures of the epoch it adds "learning_rate", that of the epoch's first step. A figure that is no
+    finite number becomes null in the file.
 
     Args:
         run_dir: folder of the run; writes metrics.jsonl and tensorboard/ there.
@@ -127,25 +151,27 @@ class MetricsLog(keras.callbacks.Callback):
     def __init__(self, run_dir: str | Path, stage: str):
         super().__init__()
         self.path = Path(run_dir) / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.stage = stage
         self.writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / stage))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()
+        # Now, since at the end of the epoch a schedule stands at the next one.
+        self._learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = {name: float(value) for name, value in (logs or {}).items()}
-        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logs = {name: float(value) for name, value in (logs or {}).items()} | {"learning_rate": self._learning_rate}
         entry = {
             "stage": self.stage,
             "epoch": epoch,
             "seconds": round(time.monotonic() - self._start, 3),
-            "logs": logs,
+            "logs": {name: value if math.isfinite(value) else None for name, value in logs.items()},
         }
         if self.stage == "prune":
             entry["rates"] = {path: row["rate"] for path, row in rate_table(self.model.network).items()}
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
         with self.writer.as_default(step=epoch):
             for name, value in logs.items():
                 tf.summary.scalar(name, value)
@@ -154,6 +180,9 @@ class MetricsLog(keras.callbacks.Callback):
             if entry.get("rates"):
                 tf.summary.histogram("rates", list(entry["rates"].values()))
         self.writer.flush()
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
 
 
 class EpochLine(keras.callbacks.Callback):
@@ -177,12 +206,10 @@ class EpochLine(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         parts = [f"{self.stage} {epoch + 1}/{self.epochs}", f"loss {logs['loss']:.3f}"]
         for title, prefix in (("train", ""), ("validation", "val_")):
-            natural, adversarial = (
-                logs.get(f"{prefix}natural_accuracy"),
-                logs.get(f"{prefix}adversarial_accuracy"),
-            )
-            if natural is not None:
-                parts.append(f"{title} natural {100 * natural:.1f} % adversarial {100 * adversarial:.1f} %")
+            for kind in ("natural", "adversarial"):
+                accuracy = logs.get(f"{prefix}{kind}_accuracy")
+                if accuracy is not None:
+                    parts.append(f"{title} {kind} {100 * accuracy:.1f} %")
         if self.stage == "prune":
             parts.append(f"gamma {logs['gamma']:g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
         self.say("  ".join([*parts, f"{time.monotonic() - self._start:.0f} s"]))

@@ -22,9 +22,7 @@ def test_batch_dimension_stays_open(small):
 
 
 def test_file_has_a_signature(small):
-    assert [signature.signatureKey for signature in read_model(small.dense).signatureDefs] == [
-        b"serving_default"
-    ]
+    assert [signature.signatureKey for signature in read_model(small.dense).signatureDefs] == [b"serving_default"]
 
 
 def test_conversion_is_deterministic_and_leaves_the_model_alone(small):

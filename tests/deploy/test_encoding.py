@@ -54,9 +54,7 @@ def test_matrix_is_stored_as_compressed_rows():
     assert encoded_bytes(values, sparsity) == 3 * 4 + 5 + 3 * 2
 
 
-@pytest.mark.parametrize(
-    "size, dtype", [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.int32)]
-)
+@pytest.mark.parametrize("size, dtype", [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.int32)])
 def test_index_type_is_the_smallest_that_holds_the_largest_index(size, dtype):
     dense = np.zeros(size, np.float32)
     dense[-1] = 1
@@ -65,9 +63,7 @@ def test_index_type_is_the_smallest_that_holds_the_largest_index(size, dtype):
     np.testing.assert_array_equal(decode(values, sparsity, dense.shape), dense)
 
 
-@pytest.mark.parametrize(
-    "count, dtype", [(255, np.uint8), (256, np.uint16), (65535, np.uint16), (65536, np.int32)]
-)
+@pytest.mark.parametrize("count, dtype", [(255, np.uint8), (256, np.uint16), (65535, np.uint16), (65536, np.int32)])
 def test_segment_type_is_the_smallest_that_holds_the_count(count, dtype):
     dense = np.ones(count, np.float32)
     assert encode(dense)[1].dimMetadata[0].arraySegments.values.dtype == dtype

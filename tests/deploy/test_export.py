@@ -37,9 +37,7 @@ def test_existing_file_is_replaced_and_readable_by_others(small, tmp_path):
 
 
 def test_open_image_size_gets_check_images(tmp_path):
-    model = keras.Sequential(
-        [keras.Input((None, None, 3)), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()]
-    )
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()])
     path = tmp_path / "model.tflite"
     export_tflite(model, path)
     images = np.random.default_rng(0).random((2, 20, 9, 3), np.float32)

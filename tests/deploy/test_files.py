@@ -41,7 +41,5 @@ def test_logits_equal_keras_for_batches_and_single_images(case, name, sparsity, 
 def test_sparse_file_is_smaller(case, name, sparsity):
     made = case(name, sparsity)
     dense_bytes = sum(4 * kernel.weights for kernel in kernel_nonzeros(made.dense) if kernel.weights > 2000)
-    stored = sum(
-        7 * kernel.nonzero + 1200 for kernel in kernel_nonzeros(made.sparse) if kernel.weights > 2000
-    )
+    stored = sum(7 * kernel.nonzero + 1200 for kernel in kernel_nonzeros(made.sparse) if kernel.weights > 2000)
     assert len(made.sparse) < len(made.dense) - dense_bytes + stored

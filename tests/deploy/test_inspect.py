@@ -27,17 +27,10 @@ def test_kernels_come_in_execution_order_with_shapes(case):
 
 def test_same_shaped_kernels_of_a_residual_network_keep_their_names(case):
     made = case("residual", 0.95)
-    assert (
-        len({nonzero for path, nonzero in made.nonzeros.items() if path[0] in "abc"}) < 6
-    )  # counts alone cannot tell
+    assert len({nonzero for path, nonzero in made.nonzeros.items() if path[0] in "abc"}) < 6  # counts alone cannot tell
     names = [kernel.name for kernel in kernel_nonzeros(made.dense)]
     assert sorted(names) == sorted(made.nonzeros)
-    assert (
-        names.index("a1/kernel")
-        < names.index("a2/kernel")
-        < names.index("c1/kernel")
-        < names.index("c2/kernel")
-    )
+    assert names.index("a1/kernel") < names.index("a2/kernel") < names.index("c1/kernel") < names.index("c2/kernel")
 
 
 def test_shared_kernel_scaled_by_two_batch_norms_is_listed_for_both(case):

@@ -32,9 +32,7 @@ def test_same_shaped_dense_kernels_are_told_apart_by_their_values():
     model = keras.Sequential([keras.Input((8, 8, 4))])
     for name in ("c", "a", "b"):
         model.add(layers.Conv2D(4, 3, padding="same", use_bias=False, name=name))
-        model.add(
-            layers.BatchNormalization(gamma_initializer=keras.initializers.RandomUniform(0.5, 2, seed=1))
-        )
+        model.add(layers.BatchNormalization(gamma_initializer=keras.initializers.RandomUniform(0.5, 2, seed=1)))
         model.add(layers.ReLU())
     model.add(layers.GlobalAveragePooling2D())
     matches = match_kernels(read_model(to_tflite(model)), model)

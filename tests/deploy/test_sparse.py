@@ -93,9 +93,7 @@ def test_shared_kernel_is_unpacked_once():
 def test_global_pooling_that_keeps_dimensions_is_rewritten(case):
     # XNNPACK on ARM fails to set up a sparse file with a MEAN that keeps its dimensions.
     def means(file):
-        return [
-            o.builtinOptions.keepDims for o in file.subgraphs[0].operators if operator_name(file, o) == "MEAN"
-        ]
+        return [o.builtinOptions.keepDims for o in file.subgraphs[0].operators if operator_name(file, o) == "MEAN"]
 
     made = case("separable", 0.9)
     assert means(read_model(made.dense)) == [True]

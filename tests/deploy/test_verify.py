@@ -101,6 +101,18 @@ def test_weights_folded_to_zero_by_a_batch_norm_are_counted_apart():
     assert verify(sparsify(data), model, images).folded_weights == 2 * 3 * 3 * 4
 
 
+def test_denormal_weight_that_underflows_is_counted_apart():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 2)), layers.Conv2D(3, 3, use_bias=False), layers.BatchNormalization(), layers.Flatten()]
+    )
+    model.layers[1].moving_variance.assign([100, 100, 100])
+    kernel = model.layers[0].kernel.numpy()
+    kernel[1, 1, 0, 2] = 1e-45
+    model.layers[0].kernel.assign(kernel)
+    images = np.random.default_rng(0).random((2, 4, 4, 2), np.float32)
+    assert verify(to_tflite(model), model, images).folded_weights == 1
+
+
 def test_tolerance_is_absolute_for_small_logits_and_grows_with_large_ones(small):
     assert verify(small.dense, small.model, small.images).allowed_difference == pytest.approx(
         1e-4 * max(1, small.logits.std())
