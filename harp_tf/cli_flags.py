@@ -3,53 +3,41 @@
 import dataclasses
 import json
 import sys
-import types as python_types
-import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from absl import app, flags
 
-from harp_tf.config import RunConfig
+from harp_tf.config import RunConfig, setting_range, setting_type
 from harp_tf.types import HarpError
 
 EXIT_MISTAKE = 2
 """Exit status for a mistake that the user can mend."""
 
 
-def define_settings(names: Collection[str] | None = None) -> None:
-    """Defines one flag per setting of a run, with its help, default and range.
-
-    Args:
-        names: the settings to define, all if None.
-    """
-    hints = typing.get_type_hints(RunConfig)
+def define_settings() -> None:
+    """Defines one flag per setting of a run, with its help, default and range."""
     for field in dataclasses.fields(RunConfig):
-        if names is None or field.name in names:
-            _define(field, _plain_type(hints[field.name]))
+        _define(field)
 
 
-def _plain_type(hint) -> type:
-    """float for `float | None`, tuple for `tuple[str, ...]`."""
-    if isinstance(hint, python_types.UnionType):
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    return typing.get_origin(hint) or hint
-
-
-def _define(field: dataclasses.Field, kind: type) -> None:
-    choices, text = field.metadata["choices"], field.metadata["help"]
+def _define(field: dataclasses.Field) -> None:
+    kind, choices, limits = setting_type(field), field.metadata["choices"], setting_range(field)
+    text = field.metadata["help"] + (f" Range: {limits}." if limits else "")
+    default: Any = field.default
     if kind is bool:
-        flags.DEFINE_boolean(field.name, field.default, text)
+        flags.DEFINE_boolean(field.name, default, text)
     elif kind is int:
-        flags.DEFINE_integer(field.name, field.default, text)
+        flags.DEFINE_integer(field.name, default, text)
     elif kind is float:
-        flags.DEFINE_float(field.name, field.default, text)
+        flags.DEFINE_float(field.name, default, text)
     elif kind is tuple:
-        flags.DEFINE_list(field.name, list(field.default), text)
+        flags.DEFINE_list(field.name, list(default), text)
     elif choices:
-        flags.DEFINE_enum(field.name, field.default, list(choices), text)
+        flags.DEFINE_enum(field.name, default, list(choices), text)
     else:
-        flags.DEFINE_string(field.name, field.default, text)
+        flags.DEFINE_string(field.name, default, text)
 
 
 def read_settings() -> RunConfig:
@@ -81,23 +69,32 @@ def settings_for_target(stage: str) -> RunConfig:
         The settings; those of the flags alone if the target is a file.
 
     Raises:
-        HarpError: if the target does not exist, or the settings of its run cannot be read.
+        HarpError: if the target is neither a run directory nor a .keras file, or its settings cannot be read.
     """
     target = Path(flags.FLAGS.target)
-    if not target.exists():
-        raise HarpError(f"There is no {target}. --target names a run directory or a .keras file.")
-    stored = _stored_settings(target / "config.json") if target.is_dir() else {}
+    if not target.is_dir() and not (target.is_file() and target.suffix == ".keras"):
+        found = "is another kind of file" if target.exists() else "does not exist"
+        raise HarpError(f"--target must be a run directory or a .keras file, received {str(target)!r}, which {found}.")
+    stored = _stored_settings(target) if target.is_dir() else {}
     given = {name: value for name, value in _flag_values().items() if name in given_flags()}
-    return RunConfig(**{**stored, **given, "stages": (stage,), "run_dir": str(target), "init_from": None})
+    # What the run did with its own directory is not to be done again: --overwrite would remove what is looked at.
+    fixed = {"stages": (stage,), "run_dir": str(target), "init_from": None, "overwrite": False}
+    return RunConfig(**{**stored, **given, **fixed})
 
 
-def _stored_settings(path: Path) -> dict:
+def _stored_settings(run_dir: Path) -> dict:
+    path = run_dir / "config.json"
+    if not path.exists():
+        raise HarpError(f"--target must be a run directory or a .keras file; {str(run_dir)!r} holds no config.json.")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))["flags"]
         known = {field.name for field in dataclasses.fields(RunConfig)}
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HarpError(f"{path} does not hold the settings of a run ({error}). Is this a run directory?") from error
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+        RunConfig(**values)
+        return values
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error).rstrip(".") if isinstance(error, ValueError) else repr(error)
+        raise HarpError(f"{path} does not hold the settings of a run: {reason}. Restore it, or train again.") from error
 
 
 def given_flags() -> list[str]:
@@ -117,10 +114,12 @@ def run(main: Callable[[], None]) -> None:
             if len(arguments) > 1:
                 raise HarpError(f"Unexpected argument {arguments[1]!r}. Flags are written --name=value.")
             main()
-        except HarpError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(EXIT_MISTAKE)
+        except (HarpError, OSError) as error:
+            _exit(str(error))
 
+    for flag in flags.FLAGS.get_flags_for_module(__name__):
+        # --help shows the flags of the main module only.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(guarded, flags_parser=_parse)
 
 
@@ -128,5 +127,9 @@ def _parse(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, UnicodeDecodeError, OSError, RecursionError) as error:
-        print(f"error: {error}. See --help.", file=sys.stderr)
-        sys.exit(EXIT_MISTAKE)
+        _exit(f"{str(error).removeprefix('ERROR:: ').rstrip('.')}. See --help.")
+
+
+def _exit(message: str) -> NoReturn:
+    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(EXIT_MISTAKE)

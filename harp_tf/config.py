@@ -2,23 +2,31 @@
 
 import dataclasses
 import math
+import sys
+import types
+import typing
 from typing import Any
 
 from harp_tf.types import BUDGETS, PRUNE_MODES, HarpError, PruningSpec, require_choice
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
 
+_MORE_THAN_0 = math.ulp(0.0)
+"""The smallest positive number: as a lower bound it means "more than 0"."""
 
-def _setting(
-    default: Any, text: str, low: float | None = None, high: float | None = None, choices=None
-) -> Any:
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number below 2^31",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a tuple of texts",
+}
+
+
+def _setting(default: Any, text: str, low: float | None = None, high: float | None = None, choices=None) -> Any:
     """A field of `RunConfig` with what the command line says about it; `low` and `high` are inclusive."""
     metadata = {"help": text, "low": low, "high": high, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
-
-
-_TINY = 1e-12
-"""Stands for "more than 0" in a range."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,11 +34,11 @@ class RunConfig:
     """All settings of `python -m harp_tf.train`; each field is a flag of the same name."""
 
     run_dir: str = _setting("runs/run", "Folder that gets everything the run writes.")
-    stages: tuple[str, ...] = _setting(STAGES, "Stages to run, in this order.", choices=STAGES)
+    stages: tuple[str, ...] = _setting(STAGES, f"Stages to run, in the order {', '.join(STAGES)}.", choices=STAGES)
     init_from: str | None = _setting(
         None, "Run directory or .keras file whose model is the starting point of the first stage."
     )
-    overwrite: bool = _setting(False, "Replace the results of an earlier run in run_dir.")
+    overwrite: bool = _setting(False, "Remove what an earlier run left in run_dir, where this one starts anew.")
     seed: int = _setting(0, "Seed of initial weights, data order, augmentation and attacks.", 0, 2**31 - 1)
 
     dataset: str = _setting(
@@ -45,7 +53,7 @@ class RunConfig:
     test_limit: int | None = _setting(None, "Use at most so many test images.", 1)
 
     model: str = _setting("cnn_digits", "Name of a model, path of a .keras file, or package.module:function.")
-    width: float | None = _setting(None, "Multiplies the channels of a named model.", _TINY)
+    width: float | None = _setting(None, "Multiplies the channels of a named model.", _MORE_THAN_0)
     depth: int | None = _setting(None, "Multiplies the convolutions per stage of a named model.", 1)
 
     loss: str = _setting("pgd", "Training loss.", choices=("natural", "pgd", "trades", "mart", "free"))
@@ -64,17 +72,17 @@ class RunConfig:
     )
     strategy: str = _setting("uniform", "Initial rates: uniform, erk, lamp, or the path of a rates.json.")
     initial_rate: float | None = _setting(
-        None, "Fraction kept at the start; default 0.1, for mode score the target.", _TINY, 1
+        None, "Fraction kept at the start; default 0.1, for mode score the target.", _MORE_THAN_0, 1
     )
     budget: str = _setting("weights", "What the size penalty counts.", choices=BUDGETS)
     floor_factor: float = _setting(
         0.1, "No layer's rate falls below this times the target rate.", 1e-6, 0.999
     )
-    gamma: float = _setting(0.01, "gamma_0, by which the factor of the size penalty rises per epoch.", _TINY)
+    gamma: float = _setting(0.01, "gamma_0, by which the factor of the size penalty rises per epoch.", _MORE_THAN_0)
     skip: tuple[str, ...] = _setting((), "Names of layers to leave unpruned.")
 
     batch_size: int = _setting(128, "Images per training step.", 1)
-    optimizer: str = _setting("sgd", "Optimiser.", choices=("sgd", "adam"))
+    optimizer: str = _setting("sgd", "Optimiser of all stages.", choices=("sgd", "adam"))
     momentum: float = _setting(0.9, "Momentum of sgd.", 0, 0.9999)
     weight_decay: float = _setting(5e-4, "L2 decay added to the gradients; never on scores and rates.", 0)
     schedule: str = _setting(
@@ -84,9 +92,9 @@ class RunConfig:
     pretrain_epochs: int = _setting(100, "Epochs of the dense model.", 1)
     prune_epochs: int = _setting(20, "Epochs of the prune stage.", 1)
     finetune_epochs: int = _setting(100, "Epochs under the learned masks.", 1)
-    pretrain_learning_rate: float = _setting(0.1, "Initial learning rate of pretrain.", _TINY)
-    prune_learning_rate: float = _setting(0.1, "Initial learning rate of the prune stage.", _TINY)
-    finetune_learning_rate: float = _setting(0.01, "Initial learning rate of finetune.", _TINY)
+    pretrain_learning_rate: float = _setting(0.1, "Initial learning rate of pretrain.", _MORE_THAN_0)
+    prune_learning_rate: float = _setting(0.1, "Initial learning rate of the prune stage.", _MORE_THAN_0)
+    finetune_learning_rate: float = _setting(0.01, "Initial learning rate of finetune.", _MORE_THAN_0)
 
     eval_steps: int = _setting(20, "Gradient steps of PGD in the final evaluation.", 1)
     eval_step_size: float | None = _setting(None, "Step of PGD in the final evaluation; default eps / 10.", 0)
@@ -96,16 +104,23 @@ class RunConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                _check(field.name, value, field.metadata)
+            _check(field, getattr(self, field.name))
         if not self.stages or list(self.stages) != [stage for stage in STAGES if stage in self.stages]:
+            raise HarpError(f"stages must be some of {', '.join(STAGES)} in this order, received {self.stages}.")
+        if {"pretrain", "finetune"} <= set(self.stages) and "prune" not in self.stages:
             raise HarpError(
-                f"stages must be some of {', '.join(STAGES)} in this order, received {self.stages}."
+                f"stages must have prune between pretrain and finetune, received {self.stages}: finetune trains "
+                "under the masks that prune learns."
+            )
+        if self.norm == "linf" and self.eps > 1:
+            raise HarpError(
+                f"eps must be at most 1 for the norm linf, received {self.eps!r}: it is in units of [0, 1] pixels. "
+                "Divide a radius in 8-bit pixels by 255."
             )
         if self.warmup_epochs > self.pretrain_epochs:
             raise HarpError(
-                f"warmup_epochs ({self.warmup_epochs}) must not exceed pretrain_epochs ({self.pretrain_epochs})."
+                f"warmup_epochs must be at most pretrain_epochs = {self.pretrain_epochs}, received "
+                f"{self.warmup_epochs!r}."
             )
         self.pruning_spec()
 
@@ -122,16 +137,45 @@ class RunConfig:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
-def _check(name: str, value: Any, metadata: Any) -> None:
-    if metadata["choices"]:
-        for item in value if isinstance(value, tuple) else (value,):
-            require_choice(name, item, metadata["choices"])
-    low, high = metadata["low"], metadata["high"]
+def setting_type(field: dataclasses.Field) -> type:
+    """What a setting holds when it is not None: bool, int, float, str or tuple (of str)."""
+    hint: Any = field.type
+    if isinstance(hint, types.UnionType):
+        hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    return typing.get_origin(hint) or hint
+
+
+def setting_range(field: dataclasses.Field) -> str:
+    """The range of a number for people, "at least 1"; empty if there is none."""
+    low, high = field.metadata["low"], field.metadata["high"]
     if low is None:
+        return ""
+    least = "more than 0" if low == _MORE_THAN_0 else f"at least {low:g}"
+    return least if high is None else f"{least} and at most {high:.10g}"
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    if value is None and field.default is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise HarpError(f"{name} must be a finite number, received {value!r}.")
-    if value < low or (high is not None and value > high):
-        least = "more than 0" if low == _TINY else f"at least {low:g}"
-        most = "" if high is None else f" and at most {high:g}"
-        raise HarpError(f"{name} must be {least}{most}, received {value!r}.")
+    kind, low, high, choices = setting_type(field), *(field.metadata[key] for key in ("low", "high", "choices"))
+    if choices and kind is str:
+        require_choice(field.name, value, choices)
+    if _is_a(kind, value) and (low is None or value >= low) and (high is None or value <= high):
+        for item in value if choices and kind is tuple else ():
+            require_choice(field.name, item, choices)
+        return
+    expected = ", ".join(filter(None, [_KINDS[kind], setting_range(field)]))
+    raise HarpError(f"{field.name} must be {expected}, received {value!r}.")
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    """Whether a value is of a setting's type: a whole number is a float too, True is no number, a text is not empty."""
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_is_a(str, item) for item in value)
+    if kind is str:
+        return isinstance(value, str) and value != ""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and abs(value) < 2**31
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max

@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from harp_tf import cli_flags, deploy, layers, models, pipeline
+from harp_tf.types import HarpError
 
 
 def main() -> None:
@@ -12,6 +13,8 @@ def main() -> None:
     target = Path(flags.FLAGS.target)
     config = cli_flags.settings_for_target("export")
     if target.is_dir():
+        if flags.FLAGS.output is not None or not flags.FLAGS.sparse:
+            raise HarpError("--output and --nosparse are for a .keras target; a run directory has its own file names.")
         pipeline.Run(config).run()
         return
     model = models.load(target)
@@ -22,7 +25,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli_flags.define_settings(())
     cli_flags.define_target()
     flags.DEFINE_string("output", None, "The .tflite file to write for a .keras target; default: beside it.")
     flags.DEFINE_boolean("sparse", True, "Store kernels sparsely where that is smaller (for a .keras target).")

@@ -38,7 +38,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise HarpError(
-            f"Expected to write {len(data)} bytes to {str(path)!r}, received {error.strerror}. "
+            f"Expected to write {len(data)} bytes to {str(path)!r}, received {error.strerror or error}. "
             "Free space there or choose another path."
         ) from error
 
@@ -66,16 +66,20 @@ def save_keras(model: keras.Model, path: str | os.PathLike) -> None:
     Raises:
         HarpError: if the file cannot be written.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        original = Path(folder) / "model.keras"
-        model.save(original)
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(original) as source, zipfile.ZipFile(buffer, "w") as target:
-            for name in source.namelist():
-                content = source.read(name)
-                if name == "metadata.json":
-                    content = json.dumps(
-                        {**json.loads(content), "date_saved": "1980-01-01@00:00:00"}
-                    ).encode()
-                target.writestr(zipfile.ZipInfo(name), content)
+    buffer = io.BytesIO()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            original = Path(folder) / "model.keras"
+            model.save(original)
+            with zipfile.ZipFile(original) as source, zipfile.ZipFile(buffer, "w") as target:
+                for name in source.namelist():
+                    content = source.read(name)
+                    if name == "metadata.json":
+                        content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
+                    target.writestr(zipfile.ZipInfo(name), content)
+    except OSError as error:
+        raise HarpError(
+            f"Expected to save the model in {tempfile.gettempdir()!r} on its way to {str(path)!r}, received "
+            f"{error.strerror or error}. Free space there or set TMPDIR to another folder."
+        ) from error
     write_atomically(path, buffer.getvalue())

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,28 +11,24 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from harp_tf import attacks, compression, data, deploy, files, layers, losses, models, report, training
+from harp_tf import attacks, compression, data, deploy, files, layers, losses, models, report, strategies, training
 from harp_tf.config import RunConfig
 from harp_tf.files import save_keras, write_json
 from harp_tf.types import HarpError
 
-_WRITTEN = (
-    "config.json",
-    "metrics.jsonl",
-    "rates.json",
-    "dense.keras",
-    "scored.keras",
-    "pruned.keras",
-    "model.tflite",
-    "model_sparse.tflite",
-    "results.json",
-    "report.html",
-    "plots",
-    "tensorboard",
-)
-"""Everything a run writes into its directory, and all that --overwrite removes."""
+_RECORDS = ("config.json", "metrics.jsonl", "report.html", "plots/*.png", "plots/*.svg")
+_MADE_BY = {
+    "pretrain": ("dense.keras", "tensorboard/pretrain/*"),
+    "prune": ("scored.keras", "rates.json", "pruned.keras", "tensorboard/prune/*"),
+    "finetune": ("tensorboard/finetune/*",),  # and pruned.keras anew
+    "export": ("model.tflite", "model_sparse.tflite"),
+    "evaluate": ("results.json",),
+}
+"""Everything a run writes into its directory, and all that --overwrite ever removes."""
 
-_TRAINED_BY = {"pretrain": "dense.keras", "prune": "scored.keras", "finetune": "scored.keras"}
+_TRAINING_STAGES = ("pretrain", "prune", "finetune")
+_STARTS_FROM = {"prune": "dense.keras", "finetune": "scored.keras"}
+_RESULTS = ("dense", "pruned", "tflite", "tflite_sparse")
 _EVALUATION_BATCH = 256
 
 
@@ -53,6 +48,11 @@ class Run:
         self.config = config
         self.say = say
         self.dir = Path(config.run_dir)
+        if self._trains():
+            self._check_directory()
+        if "prune" in config.stages:
+            # Read now: a file may be gone, or removed by --overwrite, when the stage begins.
+            self._strategy = strategies.get(config.strategy)
         keras.utils.set_random_seed(config.seed)
         self.data = data.load(
             config.dataset,
@@ -83,7 +83,6 @@ class Run:
         Raises:
             HarpError: if the run directory cannot be used, or a stage fails.
         """
-        self._check_directory()
         self._prepare_directory()
         steps = {
             "pretrain": self._pretrain,
@@ -108,24 +107,58 @@ class Run:
         if not path.exists():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise HarpError(f"{path} is damaged ({error}). Remove it and run the stage again.") from error
+        if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+            raise HarpError(f"{path} is damaged: it is no JSON object of objects. Remove it and run the stage again.")
+        return content
 
     def _trains(self) -> bool:
-        return bool(set(self.config.stages) & set(_TRAINED_BY))
+        return self.config.stages[0] in _TRAINING_STAGES
 
     # Before the first step ------------------------------------------------------------------------------------
 
+    def _source(self) -> Path | None:
+        """The file whose model the first stage starts from; None for the model that --model names."""
+        first, origin = self.config.stages[0], self.config.init_from
+        if origin is not None:
+            return Path(origin) / _STARTS_FROM.get(first, "dense.keras") if os.path.isdir(origin) else Path(origin)
+        if first == "pretrain":
+            return None
+        made = self.dir / _STARTS_FROM[first]
+        trained_elsewhere = first == "prune" and self.config.model.endswith(".keras") and not made.exists()
+        return None if trained_elsewhere else made
+
+    def _continues(self) -> bool:
+        """Whether the first stage goes on with what the run directory holds."""
+        return self.config.init_from is None and self._source() is not None
+
+    def _in_the_way(self) -> list[Path]:
+        """Files of an earlier run that this one would not build upon, but replace or contradict."""
+        stages, patterns = list(_MADE_BY), [*_RECORDS, *sum(_MADE_BY.values(), ())]
+        if self._continues():
+            first = stages.index(self.config.stages[0])
+            patterns = [name for stage in stages[first:] for name in _MADE_BY[stage] if name != "model.tflite"]
+        return sorted(path for pattern in patterns for path in self.dir.glob(pattern) if not path.is_dir())
+
     def _check_directory(self) -> None:
-        # A run that starts later goes on with what the directory holds.
-        continues = self.config.stages[0] != "pretrain" and self.config.init_from is None
-        present = [name for name in _WRITTEN if (self.dir / name).exists()]
-        if present and not continues and not self.config.overwrite:
+        found = self._in_the_way()
+        if found and not self.config.overwrite:
+            names = [str(path.relative_to(self.dir)) for path in found]
             raise HarpError(
-                f"The run directory {self.dir} holds an earlier run ({', '.join(present[:3])}, ...). Choose another "
-                "--run_dir, or replace it with --overwrite."
+                f"The run directory {self.dir} holds an earlier run ({', '.join(names[:3])}"
+                f"{', ...' if names[3:] else ''}). Choose another --run_dir, or replace them with --overwrite."
             )
+        source = self._source()
+        if source is not None and source.resolve() in [path.resolve() for path in found]:
+            raise HarpError(
+                f"--overwrite would remove {source}, which this run starts from. Choose another --run_dir, or leave "
+                "out --init_from to go on in this one."
+            )
+        self._make_directory()
+
+    def _make_directory(self) -> None:
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             probe = self.dir / ".writable"
@@ -135,25 +168,20 @@ class Run:
             raise HarpError(f"The run directory {self.dir} cannot be written: {error.strerror}.") from error
 
     def _starting_model(self) -> keras.Model:
-        config, first = self.config, self.config.stages[0]
-        source = config.init_from
-        if source is None and first == "finetune":
-            source = str(self.dir / "scored.keras")
-        elif source is None and first == "prune" and not config.model.endswith(".keras"):
-            source = str(self.dir / "dense.keras")
-        elif source is not None and os.path.isdir(source):
-            source = str(Path(source) / ("scored.keras" if first == "finetune" else "dense.keras"))
-        if source is not None and not os.path.exists(source):
+        config, source = self.config, self._source()
+        if source is not None and not source.exists():
             raise HarpError(
-                f"The stage {first} starts from {source}, which does not exist. Run the earlier stages too, or name a "
-                "run directory or .keras file with --init_from."
+                f"The stage {config.stages[0]} starts from {source}, which does not exist. Run the earlier stages too, "
+                "or name a run directory or .keras file with --init_from."
             )
+        # A file has its size: what scaled the named model it was made from is not to be applied again.
+        scaled = source is None or config.model.endswith(".keras")
         model, _ = models.load_or_build(
-            source or config.model,
+            config.model if source is None else str(source),
             self.data.input_shape,
             self.data.num_classes,
-            width=None if source else config.width,
-            depth=None if source else config.depth,
+            width=config.width if scaled else None,
+            depth=config.depth if scaled else None,
             seed=config.seed,
         )
         return model
@@ -162,22 +190,27 @@ class Run:
         """Everything that could fail only after hours of training."""
         if self.network is None:
             return
-        for images, labels in self.data.train.training_batches(
-            self.config.batch_size, seed=self.config.seed
-        ).take(1):
+        first, batch = self.config.stages[0], self.config.batch_size
+        masked = bool(layers.pruned_kernels(self.network))
+        if masked != (first == "finetune"):
+            wanted, found = ("a pruned", "a dense") if first == "finetune" else ("a dense", "a pruned")
+            raise HarpError(
+                f"The stage {first} starts from {wanted} model, received {found} one: "
+                f"{self._source() or self.config.model}. A run directory has the dense one as dense.keras, the pruned "
+                "one with its masks as scored.keras."
+            )
+        for images, labels in self.data.train.training_batches(batch, seed=self.config.seed).take(1):
             training.check_batch(self.network, images.numpy(), labels.numpy())
         if "prune" in self.config.stages:
-            layers.project_to_budget(self._wrap(self.network, verbose=False))
-        if self.config.stages[0] == "finetune":
-            layers.pruning_spec(self.network)
+            wrapped = self._wrap(self.network, verbose=False)
+            layers.project_to_budget(wrapped)
+            layers.kernel_costs(wrapped)
 
     def _prepare_directory(self) -> None:
-        if self.config.overwrite:
-            for name in _WRITTEN:
-                path = self.dir / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        if not self._trains() and (self.dir / "config.json").exists():
+        if not self._trains():
+            self._make_directory()
             return
+        self._remove_earlier()
         packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
         write_json(
             self.dir / "config.json",
@@ -194,6 +227,16 @@ class Run:
             },
         )
 
+    def _remove_earlier(self) -> None:
+        for path in self._in_the_way():
+            path.unlink()
+        metrics = self.dir / "metrics.jsonl"
+        if metrics.exists():
+            # Also drops the half line that a killed run may have left at the end.
+            kept = _TRAINING_STAGES[: _TRAINING_STAGES.index(self.config.stages[0])]
+            lines = metrics.read_bytes().splitlines(keepends=True)
+            files.write_atomically(metrics, b"".join(line for line in lines if _stage_of(line) in kept))
+
     # Training ----------------------------------------------------------------------------------------------------
 
     def _wrap(self, model: keras.Model, verbose: bool = True) -> keras.Model:
@@ -202,7 +245,7 @@ class Run:
             model,
             c.target_sparsity,
             mode=c.mode,
-            strategy=c.strategy,
+            strategy=self._strategy,
             initial_rate=c.initial_rate,
             skip=c.skip,
             budget=c.budget,
@@ -227,18 +270,23 @@ class Run:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
         self._write_rates(projected)
-        self._save_pruned()
+        save_keras(layers.strip(self.network), self.dir / "pruned.keras")
+        save_keras(self.network, self.dir / "scored.keras")
 
     def _finetune(self) -> None:
+        if not (self.dir / "rates.json").exists():
+            self._write_rates(projected=False)  # of a network that was pruned in another directory
         layers.set_stage(self.network, "finetune")
         self._train("finetune", self.config.finetune_epochs, self.config.finetune_learning_rate)
-        self._save_pruned()
+        save_keras(layers.strip(self.network), self.dir / "pruned.keras")
 
     def _train(self, stage: str, epochs: int, learning_rate: float, callbacks=()) -> training.KeepBest:
         c = self.config
         split = self.data.train
         steps = split.steps_per_epoch(c.batch_size)
-        seed = c.seed * len(_TRAINED_BY) + list(_TRAINED_BY).index(stage)
+        # The schedule counts updates, and the loss free makes several of each batch.
+        updates = steps * (c.replays if c.loss == "free" else 1)
+        seed = c.seed * len(_TRAINING_STAGES) + _TRAINING_STAGES.index(stage)
         trainer = training.AdversarialModel(
             self.network,
             losses.get(c.loss, beta=c.beta, batch_size=c.batch_size, replays=c.replays),
@@ -246,8 +294,8 @@ class Run:
             weight_decay=c.weight_decay,
             seed=seed,
         )
-        warmup = round(c.warmup_epochs * steps) if stage == "pretrain" else 0
-        rate = compression.LearningRate(learning_rate, epochs * steps, c.schedule, warmup)
+        warmup = round(c.warmup_epochs * updates) if stage == "pretrain" else 0
+        rate = compression.LearningRate(learning_rate, epochs * updates, c.schedule, warmup)
         if c.optimizer == "sgd":
             optimizer = keras.optimizers.SGD(rate, momentum=c.momentum)
         else:
@@ -263,37 +311,34 @@ class Run:
             shuffle=False,
             verbose=1 if interactive else 0,
             callbacks=[
-                *callbacks,
                 training.StopOnNaN(),
                 best,
+                *callbacks,  # after KeepBest, so that at the end they see the weights that it kept
                 training.MetricsLog(self.dir, stage),
                 *([] if interactive else [training.EpochLine(stage, epochs, self.say)]),
             ],
         )
-        self.say(f"Kept epoch {best.best_epoch + 1} of {epochs}, the best on the validation split.")
+        if best.best_epoch is not None:
+            self.say(f"Kept epoch {best.best_epoch + 1} of {epochs}, the best on the validation split.")
         return best
 
     def _write_rates(self, projected: bool) -> None:
-        table = layers.rate_table(self.network)
-        total = sum(row["weights"] for row in table.values())
+        table, spec = layers.rate_table(self.network), layers.pruning_spec(self.network)
+        total = sum(int(row["weights"]) for row in table.values())
         write_json(
             self.dir / "rates.json",
             {
-                "target_sparsity": self.config.target_sparsity,
-                "granularity": layers.pruning_spec(self.network).granularity,
-                "mode": self.config.mode,
+                "target_sparsity": spec.target_sparsity,
+                "granularity": spec.granularity,
+                "mode": spec.mode,
                 "strategy": self.config.strategy,
                 "weights": total,
                 "kept": sum(row["kept"] for row in table.values()),
-                "budget": compression.weight_budget(total, self.config.pruning_spec().target_rate),
+                "budget": compression.weight_budget(total, spec.target_rate),
                 "projected": projected,
                 "layers": table,
             },
         )
-
-    def _save_pruned(self) -> None:
-        save_keras(self.network, self.dir / "scored.keras")
-        save_keras(layers.strip(self.network), self.dir / "pruned.keras")
 
     # Artefacts and figures ---------------------------------------------------------------------------------------
 
@@ -324,13 +369,16 @@ class Run:
     def evaluate(self) -> None:
         """Measures every model and file on the test split and writes results.json, keeping other attacks' figures."""
         results = self.read_json("results.json")
+        for key, figures in results.items():
+            if not isinstance(figures.get("robust_accuracy"), dict):
+                raise HarpError(f"{self.dir / 'results.json'} lacks the robust_accuracy of {key}. Remove the file.")
         for name, model in self.plain_models().items():
             tflite = self.dir / TFLITE_FILES[name]
             measured = self.measure(name, model, self.dir / f"{name}.keras", tflite if tflite.exists() else None)
             for key, figures in measured.items():
-                earlier = results.get(key, {}).get("robust_accuracy", {})
+                earlier = results[key]["robust_accuracy"] if key in results else {}
                 results[key] = {**figures, "robust_accuracy": {**earlier, **figures["robust_accuracy"]}}
-        write_json(self.dir / "results.json", results)
+        write_json(self.dir / "results.json", {key: results[key] for key in _RESULTS if key in results})
 
     def measure(self, name: str, model: keras.Model, file: Path, tflite: Path | None = None) -> dict[str, dict]:
         """Accuracies and sizes of a plain Keras model and of the TFLite file made of it.
@@ -394,6 +442,14 @@ def _sizes(file: Path, parameters: int, nonzero: int) -> dict:
         "file_bytes": file_bytes,
         "gzip_bytes": gzip_bytes,
     }
+
+
+def _stage_of(line: bytes) -> str | None:
+    """The stage that a line of metrics.jsonl tells of, None if the line is damaged."""
+    try:
+        return json.loads(line)["stage"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _processor() -> str:

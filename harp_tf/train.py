@@ -6,11 +6,11 @@ from harp_tf import cli_flags, pipeline
 
 
 def main() -> None:
-    """Reads the flags and runs the stages."""
+    """Reads the flags and runs the stages; a model that was trained already is not pretrained unless asked for."""
     config = cli_flags.read_settings()
-    starts_trained = config.init_from is not None or config.model.endswith(".keras")
-    if starts_trained and "stages" not in cli_flags.given_flags():
-        config = dataclasses.replace(config, stages=config.stages[1:])
+    trained = config.init_from or (config.model if config.model.endswith(".keras") else None)
+    if trained and "stages" not in cli_flags.given_flags():
+        config = dataclasses.replace(config, stages=config.stages[1:], init_from=trained)
     pipeline.Run(config).run()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+from typing import TypeGuard
 
 
 class HarpError(ValueError):
@@ -60,7 +61,7 @@ class PruningSpec:
 
     @property
     def minimum_rate(self) -> float:
-        """a_min, the smallest rate of a layer: alpha * a_t, or 0 in mode "score", whose rates are given, not learned."""
+        """a_min, the smallest rate of a layer: alpha * a_t, or 0 in mode "score", where no rate is learned."""
         return 0.0 if self.mode == "score" else self.floor_factor * self.target_rate
 
     def as_dict(self) -> dict:
@@ -68,7 +69,7 @@ class PruningSpec:
         return dataclasses.asdict(self)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a real number; True and False are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 

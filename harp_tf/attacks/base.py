@@ -45,7 +45,8 @@ class Attack(abc.ABC):
             logits: the model, a function of images in inference mode.
             images: float32 [n, ...] in [0, 1].
             labels: int32 [n], the true classes.
-            seed: int32 [2]; the same seed gives the same examples.
+            seed: int32 [2]; the same seed gives the same examples (others when compiled by XLA, whose random
+                numbers differ).
 
         Returns:
             float32 images of the same shape, inside the ball and inside [0, 1], through which no gradient flows.

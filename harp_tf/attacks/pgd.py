@@ -37,7 +37,7 @@ class PGD(Attack):
             object.__setattr__(self, "step_size", self.eps / 4)
         if not isinstance(self.steps, int) or self.steps < 1 or not 0.0 <= self.step_size < float("inf"):
             raise HarpError(
-                "PGD needs a whole number of steps >= 1 and a finite step_size >= 0 in units of [0, 1] pixels, received "
+                "PGD needs a whole number of steps >= 1 and a step_size >= 0 in units of [0, 1] pixels, received "
                 f"steps={self.steps!r} and step_size={self.step_size!r}."
             )
         require_choice("objective", self.objective, OBJECTIVES)

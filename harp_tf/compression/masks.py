@@ -32,20 +32,27 @@ def top_k_mask(scores: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         # |score| by clearing the sign bit: arithmetic might flush denormal numbers to 0.
         bits = tf.bitcast(tf.cast(tf.reshape(scores, [-1]), tf.float32), tf.int32)
         bits = tf.bitwise.bitwise_and(bits, 0x7FFFFFFF)
-        threshold, above = _kth_largest(bits, count)
-        larger = bits > threshold
-        tied = tf.equal(bits, threshold)
-        wanted = count - above
-
-        def lowest_indices() -> tf.Tensor:
-            # The same selection, by index: a running count would be quadratic under XLA.
-            size = tf.size(bits)
-            priority = tf.where(tied, size - tf.range(size), 0)
-            return larger | (priority >= _kth_largest(priority, wanted)[0])
-
-        all_fit = tf.equal(tf.reduce_sum(tf.cast(tied, tf.int32)), wanted)
-        keep = tf.cond(all_fit, lambda: larger | tied, lowest_indices)
+        keep = _largest(bits, count)
         return tf.reshape(tf.cast(keep, scores.dtype), scores.shape)
+
+
+# Traced once for all layers: a hundred operations per selection would make the tracing of a deep network slow.
+@tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False)
+def _largest(keys: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Marks the `count` largest of non-negative int32 keys, the first ones among equals."""
+    threshold, above = _kth_largest(keys, count)
+    larger = keys > threshold
+    tied = tf.equal(keys, threshold)
+    wanted = count - above
+
+    def lowest_indices() -> tf.Tensor:
+        # The same selection, by index: a running count would be quadratic under XLA.
+        size = tf.size(keys)
+        priority = tf.where(tied, size - tf.range(size), 0)
+        return larger | (priority >= _kth_largest(priority, wanted)[0])
+
+    all_fit = tf.equal(tf.reduce_sum(tf.cast(tied, tf.int32)), wanted)
+    return tf.cond(all_fit, lambda: larger | tied, lowest_indices)
 
 
 def _kth_largest(keys: tf.Tensor, rank: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

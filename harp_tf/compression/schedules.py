@@ -35,8 +35,8 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate per optimiser step, with linear warm-up.
 
     The first step after the warm-up runs at `initial`; with "cosine" the last of `total_steps` runs at `final`
-    exactly, and no two steps after the warm-up share a rate. "step" multiplies by 0.1 after one half and three quarters of the
-    steps. Warm-up rises linearly and reaches `initial` at its end.
+    exactly, and no two steps after the warm-up share a rate. "step" multiplies by 0.1 after one half and three
+    quarters of the steps. Warm-up rises linearly and reaches `initial` at its end.
 
     Args:
         initial: learning rate after the warm-up.
@@ -60,9 +60,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         final: float = 0.0,
     ):
         if kind not in self.KINDS:
-            raise HarpError(
-                f"The learning-rate schedule must be one of {', '.join(self.KINDS)}, received {kind!r}."
-            )
+            raise HarpError(f"The learning-rate schedule must be one of {', '.join(self.KINDS)}, received {kind!r}.")
         if total_steps < 1 or not 0 <= warmup_steps <= total_steps:
             raise HarpError(
                 f"A schedule needs total_steps >= 1 and 0 <= warmup_steps <= total_steps, received "
@@ -70,7 +68,8 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
             )
         if not (0 < initial < math.inf and 0 <= final < math.inf):
             raise HarpError(
-                f"A schedule needs a learning rate initial > 0 and final >= 0, received initial={initial}, final={final}."
+                f"A schedule needs finite learning rates, initial > 0 and final >= 0, received initial={initial}, "
+                f"final={final}."
             )
         self.initial = float(initial)
         self.total_steps = int(total_steps)

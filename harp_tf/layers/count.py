@@ -20,9 +20,9 @@ def kernel_nonzeros(model: keras.Model) -> dict[str, tuple[int, int]]:
     counts = {}
     for path, layer in walk(model):
         if isinstance(layer, PrunedLayer):
-            arrays = zip(layer.kernels, layer.masked_kernels().values(), strict=True)
+            arrays = list(zip(layer.kernels, layer.masked_kernels().values(), strict=True))
         else:
-            arrays = ((kernel, getattr(layer, kernel.name)) for kernel in kernels_of(type(layer)))
+            arrays = [(kernel, getattr(layer, kernel.name)) for kernel in kernels_of(type(layer))]
         for kernel, values in arrays:
             values = keras.ops.convert_to_numpy(values)
             counts[f"{path}/{kernel.name}"] = (int(values.size), int(np.count_nonzero(values)))

@@ -1,6 +1,7 @@
 """Reading and steering the pruned kernels of a model."""
 
 import dataclasses
+import math
 
 import keras
 import tensorflow as tf
@@ -42,9 +43,7 @@ def pruned_kernels(model: keras.Model) -> list[PrunedKernel]:
         PrunedKernel(f"{path}/{kernel.name}", layer, variable, scores)
         for path, layer in walk(model)
         if isinstance(layer, PrunedLayer)
-        for kernel, variable, scores in zip(
-            layer.kernels, layer.kernel_variables(), layer.kernel_scores, strict=True
-        )
+        for kernel, variable, scores in zip(layer.kernels, layer.kernel_variables(), layer.kernel_scores, strict=True)
     ]
 
 
@@ -92,24 +91,35 @@ def kernel_costs(model: keras.Model) -> list[int]:
 
 def _kernel_positions(model: keras.Model) -> dict[int, int]:
     """How often each pruned layer applies its kernel to one example, counted in a trace of the model."""
-    specs = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
-    if any(None in spec.shape for spec in specs):
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    specs = keras.tree.map_structure(lambda t: tf.TensorSpec([1, *t.shape[1:]], t.dtype), inputs)
+    if any(None in spec.shape for spec in keras.tree.flatten(specs)):
         raise HarpError(
             f"The FLOPs of model {model.name!r} depend on its input size, which is open: "
             f"{[tuple(t.shape) for t in model.inputs]}. Build it with a fixed size or use budget='weights'."
         )
     positions: dict[int, int] = {}
     with recorded_calls() as calls:
-        tf.function(lambda *inputs: model(inputs if len(inputs) > 1 else inputs[0])).get_concrete_function(
-            *specs
-        )
+        tf.function(model).get_concrete_function(specs)
     for layer, inputs, outputs in calls:
-        transposed = "Transpose" in layer.base_class.__name__
-        count = 1
-        for length in (inputs if transposed else outputs)[1:-1]:
-            count *= length
+        # A transposed convolution uses each weight once per input pixel, all other layers once per output.
+        shape = inputs if "Transpose" in layer.base_class.__name__ else outputs
+        channels_first = getattr(layer, "data_format", None) == "channels_first"
+        count = math.prod(shape[2:] if channels_first else shape[1:-1])
         positions[id(layer)] = positions.get(id(layer), 0) + count
     return positions
+
+
+def weights_permitted(model: keras.Model) -> int:
+    """The budget of a pruned model: how many of its prunable weights may remain, floor(a_t * n).
+
+    Raises:
+        HarpError: if the model has no pruned layer, or its layers at their floors keep more than that.
+    """
+    scores = [kernel.scores for kernel in pruned_kernels(model)]
+    budget = compression.weight_budget(sum(s.size for s in scores), pruning_spec(model).target_rate)
+    compression.require_budget(budget, [s.least() for s in scores])
+    return budget
 
 
 def project_to_budget(model: keras.Model) -> bool:
@@ -129,7 +139,7 @@ def project_to_budget(model: keras.Model) -> bool:
     """
     kernels = pruned_kernels(model)
     spec = pruning_spec(model)
-    budget = compression.weight_budget(sum(k.scores.size for k in kernels), spec.target_rate)
+    budget = weights_permitted(model)
     if sum(k.scores.kept() for k in kernels) <= budget:
         return False
     counts = compression.project_counts(
@@ -153,12 +163,14 @@ def rate_table(model: keras.Model) -> dict[str, dict[str, float | int]]:
 
 
 def set_stage(model: keras.Model, stage: str) -> None:
-    """Freezes and unfreezes the variables of a pruned model for a stage; compile afterwards.
+    """Freezes and unfreezes the variables of a pruned model for a stage.
+
+    Compile afterwards, and call it again after loading a saved model: Keras saves no such flags.
 
     Args:
         model: a model made by `harp_tf.prune`.
         stage: "prune" trains scores and rates (as the model's mode says) and normalisation layers, "finetune"
-            trains all weights under fixed masks. Layers that were frozen before pruning stay frozen.
+            trains all weights under fixed masks. Layers whose `trainable` is False stay frozen.
 
     Raises:
         HarpError: for another stage, or a model without pruned layers.

@@ -6,17 +6,18 @@ import keras
 
 from harp_tf import compression, strategies
 from harp_tf.layers.model import (
-    masked_kernels,
+    kernel_costs,
     project_to_budget,
     pruned_kernels,
     pruning_spec,
     rate_table,
     set_stage,
+    weights_permitted,
 )
-from harp_tf.layers.pruned import PrunedLayer, pruned_class
-from harp_tf.layers.rebuild import copy_variables, rebuild, walk
-from harp_tf.layers.registry import kernels_of
-from harp_tf.types import HarpError, PruningSpec
+from harp_tf.layers.pruned import PrunedLayer
+from harp_tf.layers.rebuild import copy_variables, rebuild, require_graph, walk
+from harp_tf.layers.registry import kernels_of, pruned_class
+from harp_tf.types import HarpError, PruningSpec, is_number
 
 INITIAL_RATE = 0.1
 """The rate at which HARP starts, before L_hw pulls the network to its target."""
@@ -50,7 +51,8 @@ def prune(
         strategy: initial rates: "uniform", "erk", "lamp", the path of a JSON file, or a function.
         initial_rate: overall fraction kept at the start. Default: 0.1, or the target where that is more, for
             learned rates; the target for mode "score", whose rates stay as they are.
-        skip: names or paths of layers to leave unpruned, or a function (path, layer) -> bool.
+        skip: names or paths of layers or nested models to leave unpruned, or a function (path, layer) -> bool.
+            Frozen layers (`trainable` is False) are left alone too.
         strict: raise if a layer with a kernel of an unknown kind is found, instead of leaving it unpruned.
         budget: what the penalty L_hw counts, "weights" or "flops".
         floor_factor: alpha; no layer's rate falls below alpha * target rate.
@@ -68,24 +70,35 @@ def prune(
     """
     spec = PruningSpec(target_sparsity, mode, budget, floor_factor, granularity)
     initial_rates = strategies.get(strategy)
+    if initial_rate is None:
+        initial_rate = spec.target_rate if mode == "score" else max(INITIAL_RATE, spec.target_rate)
+    if not is_number(initial_rate) or not 0.0 < initial_rate <= 1.0:
+        raise HarpError(
+            f"initial_rate, the fraction of weights kept at the start, must be in (0, 1], received {initial_rate!r}."
+        )
+    require_graph(model)
+    leave = skip if callable(skip) else _named(skip, model)
     skipped: dict[str, str] = {}
+    unknown: list[str] = []
 
     def replacement(path: str, layer: keras.layers.Layer) -> tuple[type, dict] | None:
         if isinstance(layer, PrunedLayer):
-            raise HarpError(
-                f"Layer {path!r} is pruned already. Pass the dense model, or harp_tf.strip(model) first."
-            )
-        if not kernels_of(type(layer)):
-            if any(len(weight.shape) > 1 for weight in layer.weights):
-                skipped[path] = f"no prunable kernel is known for {type(layer).__name__}"
+            raise HarpError(f"Layer {path!r} is pruned already. Pass the dense model, or harp_tf.strip(model) first.")
+        known = bool(kernels_of(type(layer)))
+        if not known and not any(len(weight.shape) > 1 for weight in layer.weights):
             return None
-        if skip(path, layer) if callable(skip) else (path in skip or layer.name in skip):
+        if leave(path, layer):
             skipped[path] = "skipped on request"
+        elif not known:
+            skipped[path] = f"no prunable kernel is known for {type(layer).__name__}"
+            unknown.append(f"{path} ({type(layer).__name__})")
+        elif not layer.trainable:
+            skipped[path] = "frozen: trainable is False"
+        if path in skipped:
             return None
         return pruned_class(type(layer)), {**layer.get_config(), "pruning": spec.as_dict()}
 
     pruned = rebuild(model, replacement)
-    unknown = [f"{path} ({reason})" for path, reason in skipped.items() if reason != "skipped on request"]
     if strict and unknown:
         raise HarpError(
             f"Layers with kernels of an unknown kind: {', '.join(unknown)}. Register them with "
@@ -94,13 +107,17 @@ def prune(
     kernels = pruned_kernels(pruned)
     if not kernels:
         raise HarpError(
-            f"Model {model.name!r} has no prunable layer (Dense or convolution): "
-            f"{'; '.join(f'{path}: {reason}' for path, reason in skipped.items()) or 'it has no kernels'}."
+            f"Model {model.name!r} has no layer that can be pruned, a Dense or convolution layer for one: "
+            f"{'; '.join(f'{path}: {reason}' for path, reason in skipped.items()) or 'it has no kernels'}. Register "
+            "other layers with harp_tf.register_kernels(LayerClass, 'kernel')."
         )
-    for (_, old), (_, new) in zip(walk(model), walk(pruned), strict=True):
-        if isinstance(new, PrunedLayer):
-            learned = {id(v) for scores in new.kernel_scores for v in scores.variables}
-            copy_variables(old.variables, [v for v in new.variables if id(v) not in learned])
+    layers = dict(walk(model))
+    for path, layer in walk(pruned):
+        if isinstance(layer, PrunedLayer):
+            copy_variables(layers[path].variables, layer.base_variables())
+    # What would fail only during or after the training fails here.
+    weights_permitted(pruned)
+    kernel_costs(pruned)
     _initialise(pruned, initial_rates, initial_rate)
     set_stage(pruned, "prune")
     if verbose:
@@ -108,18 +125,34 @@ def prune(
     return pruned
 
 
-def _initialise(model: keras.Model, strategy: strategies.Strategy, initial_rate: float | None) -> None:
-    spec = pruning_spec(model)
-    if initial_rate is None:
-        initial_rate = spec.target_rate if spec.mode == "score" else max(INITIAL_RATE, spec.target_rate)
-    if not 0.0 < initial_rate <= 1.0:
-        raise HarpError(f"initial_rate must be in (0, 1], received {initial_rate!r}.")
+def _named(skip: Collection[str], model: keras.Model) -> Callable[[str, keras.layers.Layer], bool]:
+    """Makes a function of the names and paths to skip, after checking that each of them exists."""
+    wanted = {skip} if isinstance(skip, str) else set(skip)
+
+    def names(path: str) -> set[str]:
+        parts = path.split("/")
+        return {parts[-1]} | {"/".join(parts[: i + 1]) for i in range(len(parts))}
+
+    unmatched = wanted.difference(*(names(path) for path, _ in walk(model))) if wanted else None
+    if unmatched:
+        raise HarpError(
+            f"skip names layers that model {model.name!r} does not have: {', '.join(map(repr, sorted(unmatched)))}. "
+            f"It has {', '.join(path for path, layer in walk(model) if layer.weights)}."
+        )
+    return lambda path, layer: not wanted.isdisjoint(names(path))
+
+
+def _initialise(model: keras.Model, strategy: strategies.Strategy, initial_rate: float) -> None:
     kernels = pruned_kernels(model)
     values = {kernel.path: keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels}
     rates = strategy([strategies.KernelInfo(path, array) for path, array in values.items()], initial_rate)
+    for path in values:
+        rate = rates.get(path)
+        if not is_number(rate) or not 0.0 < rate <= 1.0:
+            raise HarpError(f"The strategy must give {path!r} a rate in (0, 1], it gave {rate!r}.")
     for kernel in kernels:
         kernel.scores.initialise(values[kernel.path], rates[kernel.path])
-    if spec.mode == "score":
+    if pruning_spec(model).mode == "score":
         for kernel in kernels:
             kernel.scores.set_count(int(compression.keep_count(rates[kernel.path], kernel.scores.size)))
         project_to_budget(model)
@@ -140,13 +173,12 @@ def describe(model: keras.Model, skipped: dict[str, str] | None = None) -> str:
     width = max(len(path) for path in table)
     total = sum(row["weights"] for row in table.values())
     kept = sum(row["kept"] for row in table.values())
-    budget = compression.weight_budget(total, spec.target_rate)
     lines = [f"{'kernel':{width}}  {'weights':>12}  {'kept':>12}  {'rate':>8}"]
     for path, row in table.items():
         note = "  only a handful of weights left" if row["kept"] < min(10, row["weights"]) else ""
         lines.append(f"{path:{width}}  {row['weights']:12,}  {row['kept']:12,}  {row['rate']:8.5f}{note}")
     lines.append(f"{'total':{width}}  {total:12,}  {kept:12,}  {kept / total:8.5f}")
-    lines.append(f"target sparsity {spec.target_sparsity:g}: at most {budget:,} weights may remain")
+    lines.append(f"target sparsity {spec.target_sparsity:g}: at most {weights_permitted(model):,} weights may remain")
     lines += [f"not pruned: {path} ({reason})" for path, reason in (skipped or {}).items()]
     return "\n".join(lines)
 
@@ -176,14 +208,10 @@ def strip(model: keras.Model) -> keras.Model:
         return layer.base_class, config
 
     plain = rebuild(model, replacement)
-    masked = masked_kernels(model)
-    for (_, old), (_, new) in zip(walk(model), walk(plain), strict=True):
-        if isinstance(old, PrunedLayer):
-            learned = {id(v) for scores in old.kernel_scores for v in scores.variables}
-            kernels = [masked.get(id(v), v) for v in old.variables if id(v) not in learned]
-            copy_variables(kernels, new.variables)
-    plain.trainable = True
+    layers = dict(walk(plain))
+    for path, layer in walk(model):
+        if isinstance(layer, PrunedLayer):
+            # A negative weight times 0 is -0.0, which does not compress as well as 0.0.
+            masked = {key: value + 0.0 for key, value in layer.masked_kernels().items()}
+            copy_variables([masked.get(id(v), v) for v in layer.base_variables()], layers[path].variables)
     return plain
-
-
-__all__ = ["Skip", "describe", "prune", "strip"]

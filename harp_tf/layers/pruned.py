@@ -3,32 +3,38 @@
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator, Mapping
+import types
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.backend.common.variables import AutocastScope
 
-from harp_tf.layers.registry import Kernel, kernels_of
+from harp_tf.layers.kernel import Kernel
 from harp_tf.layers.scores import KernelScores
-from harp_tf.types import HarpError, PruningSpec
+from harp_tf.types import PruningSpec
 
 _shared_kernels: contextvars.ContextVar[Mapping[int, tf.Tensor]] = contextvars.ContextVar(
-    "harp_shared_kernels", default={}
+    "harp_shared_kernels", default=types.MappingProxyType({})
 )
-_recorded_calls: contextvars.ContextVar[list | None] = contextvars.ContextVar(
-    "harp_recorded_calls", default=None
-)
+_recorded_calls: contextvars.ContextVar[list | None] = contextvars.ContextVar("harp_recorded_calls", default=None)
 
 
-class PrunedLayer:
-    """Mixin in front of a Keras layer class; made by `pruned_class`, used through `harp_tf.prune`.
+class PrunedLayer(keras.layers.Layer):
+    """Mixin in front of a Keras layer class; made by `register_kernels`, used through `harp_tf.prune`.
 
     The layer's own `call` runs unchanged, with each kernel replaced by kernel * mask for the time of the call.
-    Scores and rate live in a child layer per kernel (`KernelScores`).
+    Scores and rate live in a child layer per kernel (`KernelScores`). Regularisers and constraints of a kernel act
+    on the variable, which holds the removed weights too.
+
+    Args:
+        *args: passed to the Keras layer.
+        pruning: the spec that all pruned layers of a model share, or its fields as a dict.
+        **kwargs: passed to the Keras layer.
     """
 
-    base_class: type
+    base_class: type[keras.layers.Layer]
     kernels: tuple[Kernel, ...]
 
     def __init__(self, *args, pruning: PruningSpec | dict, **kwargs):
@@ -53,63 +59,70 @@ class PrunedLayer:
         """The kernel variables, in the order of `kernel_scores`."""
         return [getattr(self, kernel.name) for kernel in self.kernels]
 
+    def base_variables(self) -> list[keras.Variable]:
+        """The variables that the plain layer has too, in its order: all but scores and rates."""
+        learned = {id(v) for scores in self.kernel_scores for v in scores.variables}
+        return [v for v in self.variables if id(v) not in learned]
+
     def masked_kernels(self) -> dict[int, tf.Tensor]:
         """Computes kernel * mask of every kernel, keyed by the id of the kernel variable."""
-        return {
-            id(variable): tf.convert_to_tensor(variable) * tf.cast(scores.mask(), variable.dtype)
-            for variable, scores in zip(self.kernel_variables(), self.kernel_scores, strict=True)
-        }
+        # In the variables' own precision: under mixed precision a call would read them as float16, and scores
+        # that differ would tie.
+        with AutocastScope(None):
+            return {
+                id(variable): tf.convert_to_tensor(variable) * tf.cast(scores.mask(), variable.dtype)
+                for variable, scores in zip(self.kernel_variables(), self.kernel_scores, strict=True)
+            }
 
-    def call_masked(self, inputs, *args, **kwargs):
+    def call_masked(self, *args, **kwargs):
         """Runs the layer's own call with masked kernels: those computed for the whole step, or its own."""
-        calls = _recorded_calls.get()
         variables = self.kernel_variables()
         shared = _shared_kernels.get()
         mine = shared if all(id(v) in shared for v in variables) else self.masked_kernels()
+        scope = keras.StatelessScope([(v, mine[id(v)]) for v in variables], collect_losses=True)
         outer = get_stateless_scope()
-        scope = keras.StatelessScope([(v, mine[id(v)]) for v in variables])
         if outer is not None:
             # A scope hides the one around it: hand on what that one substitutes.
             scope.state_mapping = {**outer.state_mapping, **scope.state_mapping}
+        before = dict(scope.state_mapping)
         with scope:
-            outputs = super().call(inputs, *args, **kwargs)
+            outputs = super().call(*args, **kwargs)
+        # It also holds back what the layer's own call adds or assigns.
+        for loss in scope.losses:
+            self.add_loss(loss)
+        for variable in self.variables:
+            value = scope.get_current_value(variable)
+            if value is not before.get(id(variable)):
+                variable.assign(value)
+        calls = _recorded_calls.get()
         if calls is not None:
-            calls.append((self, tuple(inputs.shape), tuple(outputs.shape)))
+            first = next(iter([*args, *kwargs.values()]))
+            calls.append((self, tuple(first.shape), tuple(outputs.shape)))
         return outputs
 
     def get_config(self) -> dict:
         return {**super().get_config(), "pruning": self.pruning.as_dict()}
 
 
-@functools.cache
-def pruned_class(base: type) -> type:
-    """The pruned form of a registered layer class.
+def make_pruned_class(base: type[keras.layers.Layer], kernels: Sequence[Kernel]) -> type[PrunedLayer]:
+    """Makes the pruned form of a layer class; `register_kernels` calls it once per class.
 
     Args:
-        base: a layer class with registered kernels.
+        base: a Keras layer class.
+        kernels: its prunable kernels.
 
     Returns:
-        A subclass of `PrunedLayer` and `base` named Pruned<base>, registered for Keras serialisation.
-
-    Raises:
-        HarpError: if no kernels are registered for `base`.
+        A subclass of `PrunedLayer` and `base`, named Pruned<name under which Keras saves base>.
     """
-    kernels = kernels_of(base)
-    if not kernels:
-        raise HarpError(
-            f"No prunable kernels are known for {base.__name__}. Register them with "
-            f"harp_tf.register_kernels({base.__name__}, 'kernel')."
-        )
 
     @functools.wraps(base.call)
-    def call(self, inputs, *args, **kwargs):
-        return self.call_masked(inputs, *args, **kwargs)
+    def call(self, *args, **kwargs):
+        return self.call_masked(*args, **kwargs)
 
-    name = f"Pruned{base.__name__}"
+    name = "Pruned" + keras.saving.get_registered_name(base).replace(">", ".")
     doc = f"{base.__name__} with a learned mask on {', '.join(k.name for k in kernels)}."
-    members = {"base_class": base, "kernels": kernels, "call": call, "__doc__": doc, "__module__": __name__}
-    cls = type(name, (PrunedLayer, base), members)
-    return keras.saving.register_keras_serializable("harp_tf")(cls)
+    members = {"base_class": base, "kernels": tuple(kernels), "call": call, "__doc__": doc, "__module__": __name__}
+    return type(name, (PrunedLayer, base), members)
 
 
 @contextlib.contextmanager

@@ -1,38 +1,18 @@
-"""Which layers have kernels that can be pruned."""
-
-import dataclasses
+"""Which layers can be pruned: their kernels, and the pruned class that takes their place."""
 
 import keras
 
+from harp_tf.layers.kernel import Kernel
+from harp_tf.layers.pruned import PrunedLayer, make_pruned_class
 from harp_tf.types import HarpError
 
-
-@dataclasses.dataclass(frozen=True)
-class Kernel:
-    """One prunable kernel of a layer class.
-
-    Attributes:
-        name: attribute of the layer that holds the kernel variable.
-        output_axes: axes of the kernel that count outputs; all others are inputs, receptive field included.
-    """
-
-    name: str = "kernel"
-    output_axes: tuple[int, ...] = (-1,)
-
-    def fan_in(self, shape: tuple[int, ...]) -> int:
-        """Number of weights that feed one output, for a kernel of this shape."""
-        outputs = {axis % len(shape) for axis in self.output_axes}
-        fan = 1
-        for axis, length in enumerate(shape):
-            fan *= 1 if axis in outputs else length
-        return fan
-
-
-_KERNELS: dict[type, tuple[Kernel, ...]] = {}
+_PRUNED: dict[type, type[PrunedLayer]] = {}
 
 
 def register_kernels(layer_class: type, *kernels: str | Kernel) -> None:
     """Makes a layer class prunable.
+
+    Call it where the class is defined: a saved pruned model loads only where it has been called.
 
     Args:
         layer_class: a subclass of keras.layers.Layer that creates its kernels in `build`.
@@ -40,35 +20,54 @@ def register_kernels(layer_class: type, *kernels: str | Kernel) -> None:
             output axis.
 
     Raises:
-        HarpError: if `layer_class` is not a Keras layer class or no kernel is named.
+        HarpError: if `layer_class` is not a Keras layer class, no kernel is named, or another class is registered
+            under the same name.
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
-        raise HarpError(
-            f"register_kernels expects a subclass of keras.layers.Layer, received {layer_class!r}."
-        )
+        raise HarpError(f"register_kernels expects a subclass of keras.layers.Layer, received {layer_class!r}.")
     if not kernels:
         raise HarpError(f"register_kernels({layer_class.__name__}) names no kernel; pass e.g. 'kernel'.")
-    _KERNELS[layer_class] = tuple(k if isinstance(k, Kernel) else Kernel(k) for k in kernels)
+    pruned = make_pruned_class(layer_class, [k if isinstance(k, Kernel) else Kernel(k) for k in kernels])
+    for other in _PRUNED.values():
+        if other.__name__ == pruned.__name__ and _origin(other.base_class) != _origin(layer_class):
+            raise HarpError(
+                f"A layer class {layer_class.__name__} is registered already, from {other.base_class.__module__}. Give "
+                "yours a name of its own with @keras.saving.register_keras_serializable('your_package')."
+            )
+    _PRUNED[layer_class] = keras.saving.register_keras_serializable("harp_tf")(pruned)
 
 
 def kernels_of(layer_class: type) -> tuple[Kernel, ...]:
     """The prunable kernels of exactly this layer class, or () if it is not registered."""
-    return _KERNELS.get(layer_class, ())
+    return _PRUNED[layer_class].kernels if layer_class in _PRUNED else ()
 
 
-_TRANSPOSED = Kernel("kernel", output_axes=(-2,))
+def pruned_class(layer_class: type) -> type[PrunedLayer]:
+    """The pruned form of a registered layer class: a subclass of it and of `PrunedLayer`, known to Keras' saving.
 
-for _layer_class in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
-    register_kernels(_layer_class, "kernel")
-for _layer_class in (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-):
-    register_kernels(_layer_class, _TRANSPOSED)
-for _layer_class in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
-    register_kernels(_layer_class, Kernel("kernel", output_axes=(-2, -1)))
-for _layer_class in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
-    register_kernels(
-        _layer_class, Kernel("depthwise_kernel", output_axes=(-2, -1)), Kernel("pointwise_kernel")
-    )
+    Raises:
+        HarpError: if no kernels are registered for `layer_class`.
+    """
+    if layer_class not in _PRUNED:
+        raise HarpError(
+            f"No prunable kernels are known for {layer_class.__name__}. Register them with "
+            f"harp_tf.register_kernels({layer_class.__name__}, 'kernel')."
+        )
+    return _PRUNED[layer_class]
+
+
+def _origin(cls: type) -> tuple[str, str]:
+    # A class that was defined anew, as in a notebook, comes from the same place.
+    return cls.__module__, cls.__qualname__
+
+
+_DEPTHWISE = (-2, -1)
+
+for _layer in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
+    register_kernels(_layer, "kernel")
+for _layer in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose):
+    register_kernels(_layer, Kernel(output_axes=(-2,)))
+for _layer in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
+    register_kernels(_layer, Kernel(output_axes=_DEPTHWISE))
+for _layer in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
+    register_kernels(_layer, Kernel("depthwise_kernel", _DEPTHWISE), Kernel("pointwise_kernel"))

@@ -49,7 +49,7 @@ class KernelScores(keras.layers.Layer):
 
     def __init__(self, shape: tuple[int, ...], fan_in: int, minimum_rate: float, **kwargs):
         # Masks decide on exact counts: scores and rates stay float32 under mixed precision.
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.shape = tuple(shape)
         self.fan_in = fan_in
         self.minimum_rate = minimum_rate
@@ -61,6 +61,10 @@ class KernelScores(keras.layers.Layer):
             constraint=LogitRange(*logit_bounds(minimum_rate)),
         )
         self.built = True
+
+    def get_config(self) -> dict:
+        own = {"shape": self.shape, "fan_in": self.fan_in, "minimum_rate": self.minimum_rate}
+        return {**super().get_config(), **own}
 
     @property
     def size(self) -> int:
@@ -79,7 +83,7 @@ class KernelScores(keras.layers.Layer):
         self.logit.assign(logit_from_rate(rate, self.minimum_rate))
 
     def set_count(self, count: int) -> None:
-        """Sets the logit so that exactly `count` weights are kept (or the most below it that float32 can say)."""
+        """Sets the logit so that exactly `count` weights are kept (see `compression.logit_for_count`)."""
         self.logit.assign(logit_for_count(count, self.size, self.minimum_rate))
 
     def least(self) -> int:

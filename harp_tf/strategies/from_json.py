@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from harp_tf.strategies.base import KernelInfo, Strategy
 from harp_tf.types import HarpError, is_number
@@ -27,10 +28,10 @@ def from_json(path: str | os.PathLike) -> Strategy:
         raise HarpError(f"Cannot read the rates file {os.fspath(path)}: {error}.") from error
     layers = content.get("layers", content) if isinstance(content, dict) else None
     if not isinstance(layers, dict) or not layers:
-        raise HarpError(
-            f'{os.fspath(path)} must be a JSON object {{"layer/kernel": rate}} or the rates.json of a run.'
-        )
-    rates = {name: entry.get("rate") if isinstance(entry, dict) else entry for name, entry in layers.items()}
+        raise HarpError(f'{os.fspath(path)} must be a JSON object {{"layer/kernel": rate}} or the rates.json of a run.')
+    rates: dict[str, Any] = {
+        name: entry.get("rate") if isinstance(entry, dict) else entry for name, entry in layers.items()
+    }
     for name, rate in rates.items():
         if not is_number(rate) or not 0.0 < rate <= 1.0:
             raise HarpError(f"{os.fspath(path)}: the rate of {name!r} must be in (0, 1], received {rate!r}.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -55,7 +56,7 @@ class AdversarialModel(keras.Model):
         if attack is None and self.robust_loss.needs_attack:
             raise HarpError(f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255).")
         self.attack = attack
-        self._training_attack = self.robust_loss.prepare_attack(attack) if self.robust_loss.needs_attack else None
+        self._training_attack: Any = self.robust_loss.prepare_attack(attack) if self.robust_loss.needs_attack else None
         self.weight_decay = weight_decay
         self.seed = seed % 2**31
         self.gamma = keras.Variable(0.0, trainable=False, dtype="float32", name="gamma")
@@ -149,7 +150,7 @@ class AdversarialModel(keras.Model):
         """One update of the network (one per replay with "free")."""
         images, labels, weights = _unpack(data)
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
-            return self._free_step(images, labels, weights)
+            return self._free_step(self.robust_loss, images, labels, weights)
         seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
 
         def craft() -> tf.Tensor:
@@ -176,23 +177,23 @@ class AdversarialModel(keras.Model):
         self._record(terms, labels, weights, loss)
         return self._results(terms, images, labels, weights)
 
-    def _free_step(self, images, labels, weights) -> dict[str, tf.Tensor]:
+    def _free_step(self, loss: losses.FreeAdversarialTraining, images, labels, weights) -> dict[str, tf.Tensor]:
         """Updates of the network and of the perturbation from the same gradient, once per replay."""
-        count, most = tf.shape(images)[0], self.robust_loss.batch_size
+        count, attack = tf.shape(images)[0], self._training_attack
         tf.debugging.assert_less_equal(
-            count, most, f"A batch is larger than the batch_size={most} of FreeAdversarialTraining"
+            count, loss.batch_size, f"A batch is larger than batch_size={loss.batch_size} of FreeAdversarialTraining."
         )
-        for replay in range(self.robust_loss.replays):
+        for replay in range(loss.replays):
             delta = self._perturbation[:count]
 
             def craft(delta=delta) -> tf.Tensor:
-                return self.attack.project(images + delta, images)
+                return attack.project(images + delta, images)
 
-            last = replay == self.robust_loss.replays - 1
+            last = replay == loss.replays - 1
             terms, gradient = self._update(images, craft, labels, weights, look_at_clean=last)
             # An overflow of mixed precision must not stay in the perturbation for good.
             gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
-            moved = self.attack.ball.project(delta + self.attack.eps * self.attack.ball.step(gradient), self.attack.eps)
+            moved = attack.ball.project(delta + attack.eps * attack.ball.step(gradient), attack.eps)
             self._perturbation.assign(tf.concat([moved, self._perturbation[count:]], axis=0))
         return self._results(terms, images, labels, weights)
 

@@ -116,7 +116,8 @@ class KeepBest(keras.callbacks.Callback):
             )
 
     def on_train_end(self, logs=None):
-        self.model.network.set_weights(self._weights)
+        if self._weights:
+            self.model.network.set_weights(self._weights)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -206,10 +207,10 @@ class EpochLine(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         parts = [f"{self.stage} {epoch + 1}/{self.epochs}", f"loss {logs['loss']:.3f}"]
         for title, prefix in (("train", ""), ("validation", "val_")):
-            for kind in ("natural", "adversarial"):
-                accuracy = logs.get(f"{prefix}{kind}_accuracy")
-                if accuracy is not None:
-                    parts.append(f"{title} {kind} {100 * accuracy:.1f} %")
+            figures = {kind: logs.get(f"{prefix}{kind}_accuracy") for kind in ("natural", "adversarial")}
+            known = [f"{kind} {100 * accuracy:.1f} %" for kind, accuracy in figures.items() if accuracy is not None]
+            if known:
+                parts.append(" ".join([title, *known]))
         if self.stage == "prune":
             parts.append(f"gamma {logs['gamma']:g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
         self.say("  ".join([*parts, f"{time.monotonic() - self._start:.0f} s"]))

@@ -13,8 +13,8 @@ _LOOKED_AT = 32
 def check_first_batch(network: keras.Model, x, y=None) -> None:
     """Refuses data on which attacks and losses would be silently wrong.
 
-    Looks at the first batch of a tf.data.Dataset or a keras PyDataset, or at the first images and all labels of
-    arrays; generators are not touched, since what is read from them is gone.
+    Looks at whole arrays, or at the first batch of a tf.data.Dataset or a keras PyDataset. Generators are not
+    touched, since what is read from them is gone.
 
     Args:
         network: the classifier.
@@ -31,8 +31,7 @@ def check_first_batch(network: keras.Model, x, y=None) -> None:
     elif isinstance(x, keras.utils.PyDataset):
         _check_element(network, x[0])
     elif y is not None and hasattr(x, "shape"):
-        check_batch(network, np.asarray(x[:_LOOKED_AT]), np.asarray(y[:_LOOKED_AT]))
-        _check_labels(np.asarray(y), len(x), network.output_shape[-1])
+        check_batch(network, np.asarray(x), np.asarray(y))
 
 
 def _check_element(network: keras.Model, element) -> None:
@@ -43,7 +42,7 @@ def _check_element(network: keras.Model, element) -> None:
 
 
 def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """The checks of `check_first_batch` on one batch of images and labels."""
+    """The checks of `check_first_batch` on images and labels; the network sees the first few of them."""
     if images.size and not (images.min() >= 0.0 and images.max() <= 1.0):
         raise HarpError(
             f"Images must be finite and in [0, 1], received values from {images.min():g} to {images.max():g}. Divide "
@@ -51,22 +50,19 @@ def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) ->
         )
     logits = keras.ops.convert_to_numpy(network(images[:_LOOKED_AT].astype("float32"), training=False))
     logits = logits.astype("float64")
-    _check_labels(labels, len(images), logits.shape[-1])
-    if logits.size and (logits >= 0).all() and np.allclose(logits.sum(-1), 1.0, atol=1e-3):
-        raise HarpError(
-            "The network returns probabilities (a softmax output), and attacks on those see vanishing gradients. "
-            "Remove the softmax: the last layer must return logits (activation=None)."
-        )
-
-
-def _check_labels(labels: np.ndarray, count: int, classes: int) -> None:
-    if labels.size != count or not np.equal(labels, np.floor(labels)).all():
+    classes = logits.shape[-1]
+    if labels.size != len(images) or not np.equal(labels, np.floor(labels)).all():
         raise HarpError(
             f"Labels must be one class index per image, received shape {labels.shape} of {labels.dtype} for "
-            f"{count} images. Turn one-hot labels into indices with labels.argmax(-1)."
+            f"{len(images)} images. Turn one-hot labels into indices with labels.argmax(-1)."
         )
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise HarpError(
             f"Labels must be class indices from 0 to {classes - 1} for a network with {classes} outputs, received "
             f"values from {int(labels.min())} to {int(labels.max())}."
+        )
+    if logits.size and (logits >= 0).all() and np.allclose(logits.sum(-1), 1.0, atol=1e-3):
+        raise HarpError(
+            "The network returns probabilities (a softmax output), and attacks on those see vanishing gradients. "
+            "Remove the softmax: the last layer must return logits (activation=None)."
         )

@@ -1,0 +1,109 @@
+"""What tests of several rooms share."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from harp_tf.config import RunConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SMALL_RUN = """\
+# A whole run of half a minute on the digits, with {weights} prunable weights.
+--dataset=digits
+--train_limit=256
+--test_limit=100
+--model=cnn_digits
+--width=0.25
+--eps=0.1
+--attack_steps=2
+--target_sparsity=0.95
+--gamma=0.3
+--batch_size=64
+--pretrain_epochs=3
+--prune_epochs=3
+--finetune_epochs=2
+--eval_steps=3
+--seed=7
+"""
+
+
+def _forget_flags():
+    for name in (*RunConfig.__dataclass_fields__, "target", "output", "sparse"):
+        if name in flags.FLAGS:
+            delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def fresh_flags():
+    """Absl's flags are one global object: a function that undefines what a command-line program has defined."""
+    _forget_flags()
+    yield _forget_flags
+    _forget_flags()
+
+
+class Ended:
+    """How a program ended: exit status, standard output and standard error."""
+
+    def __init__(self, status: int, out: str, err: str):
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def error(self) -> str:
+        """The one line of a mistake that the user can mend; fails unless it is just that."""
+        assert self.status == 2, (self.status, self.out, self.err)
+        assert self.err.startswith("error: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self.err
+        return self.err.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.fixture
+def program(fresh_flags, monkeypatch, capsys):
+    """Runs `python -m harp_tf.NAME ARGUMENTS...` in this process, as `program("train", "--seed=1")`."""
+
+    def run(name: str, *arguments: str) -> Ended:
+        fresh_flags()
+        monkeypatch.setattr(sys, "argv", [f"harp_tf/{name}.py", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(f"harp_tf.{name}", run_name="__main__")
+        captured = capsys.readouterr()
+        return Ended(ended.value.code or 0, captured.out, captured.err)
+
+    return run
+
+
+def in_a_new_process(*arguments: str, cwd: Path = ROOT, path: str = str(ROOT)) -> Ended:
+    """Runs `python ARGUMENTS...` as a user does; starting TensorFlow costs seconds, so use it sparingly."""
+    environment = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def new_process():
+    """`in_a_new_process`, for tests."""
+    return in_a_new_process
+
+
+@pytest.fixture(scope="session")
+def small_flags(tmp_path_factory) -> Path:
+    """The flagfile of the small run, which leaves --run_dir to whoever uses it."""
+    path = tmp_path_factory.mktemp("flags") / "small.flags"
+    path.write_text(SMALL_RUN.format(weights=14916))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory, small_flags) -> tuple[Path, Ended]:
+    """The directory of a small run by `python -m harp_tf.train`, not to be changed, and how the program ended."""
+    run_dir = tmp_path_factory.mktemp("runs") / "small"
+    ended = in_a_new_process("-m", "harp_tf.train", f"--flagfile={small_flags}", f"--run_dir={run_dir}")
+    assert ended.status == 0, ended.err
+    return run_dir, ended

@@ -1,0 +1,59 @@
+"""The same flags and seed give the same bytes, in another process, and stage by stage as in one go."""
+
+import json
+
+import pytest
+
+from harp_tf import report
+
+STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
+SAME = ["rates.json", "results.json", "dense.keras", "scored.keras", "pruned.keras", "model.tflite", "model_sparse.tflite"]
+
+
+def metrics(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    monkeypatch.setattr(report, "write_plots", lambda run_dir: None)
+
+
+def test_stage_by_stage_in_this_process_equals_one_go_in_another(program, small_run, small_flags, tmp_path, no_plots):
+    run_dir = tmp_path / "run"
+    for stage in STAGES:
+        ended = program("train", f"--flagfile={small_flags}", f"--run_dir={run_dir}", f"--stages={stage}")
+        assert ended.status == 0, ended.err
+        assert f"== {stage} ==" in ended.out and ended.out.count("\n== ") == 1
+    for name in SAME:
+        assert (run_dir / name).read_bytes() == (small_run[0] / name).read_bytes(), name
+    assert metrics(run_dir) == metrics(small_run[0])
+    settings = [json.loads((path / "config.json").read_text())["flags"] for path in (run_dir, small_run[0])]
+    assert {key for key in settings[0] if settings[0][key] != settings[1][key]} == {"run_dir", "stages"}
+
+
+def test_another_seed_gives_another_run(program, small_run, small_flags, tmp_path, no_plots):
+    run_dir = tmp_path / "run"
+    ended = program("train", f"--flagfile={small_flags}", f"--run_dir={run_dir}", "--stages=pretrain", "--seed=8")
+    assert ended.status == 0, ended.err
+    assert metrics(run_dir)[0]["logs"]["loss"] != metrics(small_run[0])[0]["logs"]["loss"]
+
+
+def test_finetune_again_starts_from_the_pruned_model_not_from_the_finetuned(
+    program, small_run, small_flags, tmp_path, no_plots
+):
+    import shutil
+
+    run_dir = tmp_path / "run"
+    shutil.copytree(small_run[0], run_dir)
+    (run_dir / "pruned.keras").write_bytes(b"to be written anew")
+    flags = [f"--flagfile={small_flags}", f"--run_dir={run_dir}", "--stages=finetune"]
+    assert "holds an earlier run" in program("train", *flags).error
+    ended = program("train", *flags, "--overwrite")
+    assert ended.status == 0, ended.err
+    for name in ("dense.keras", "scored.keras", "pruned.keras", "rates.json", "model.tflite"):
+        assert (run_dir / name).read_bytes() == (small_run[0] / name).read_bytes(), name
+    assert metrics(run_dir) == metrics(small_run[0])
+    # They told of the model that is no more.
+    assert not (run_dir / "model_sparse.tflite").exists() and not (run_dir / "results.json").exists()

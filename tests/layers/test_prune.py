@@ -1,0 +1,505 @@
+"""The verbs: from a dense model to a pruned one and back to a plain one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from harp_tf.layers import (
+    PrunedLayer,
+    describe,
+    kernel_nonzeros,
+    prune,
+    pruned_kernels,
+    pruning_spec,
+    rate_table,
+    strip,
+)
+from harp_tf.layers.rebuild import walk
+from harp_tf.types import HarpError, PruningSpec
+
+ROOT = Path(__file__).parents[2]
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input((10, 10, 2), name="images"),
+            layers.Rescaling(2.0, name="rescale"),
+            layers.Conv2D(6, 3, name="conv", activation="relu"),
+            layers.BatchNormalization(name="norm"),
+            layers.DepthwiseConv2D(3, name="depthwise", use_bias=False),
+            layers.Flatten(name="flatten"),
+            layers.Dropout(0.2, seed=1, name="dropout"),
+            layers.Dense(5, name="dense"),
+        ],
+        name="sequential_net",
+    )
+
+
+def functional():
+    inputs = keras.Input((10, 10, 2), name="images")
+    x = layers.Conv2D(6, 3, padding="same", name="conv1")(inputs / 0.5)
+    shortcut = layers.Conv2D(6, 1, name="shortcut")(inputs)
+    x = layers.Add(name="add")([layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x)), shortcut])
+    shared = layers.Conv2D(6, 3, padding="same", name="shared")
+    x = layers.Concatenate(name="join")([shared(x), shared(shared(x))])
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, [layers.Dense(5, name="head")(x), layers.Dense(2, name="side")(x)], name="residual")
+
+
+def nested():
+    trunk = sequential()
+    inputs = keras.Input((10, 10, 2), name="outer_images")
+    body = keras.Model(inputs, layers.Dense(8, name="project")(trunk(inputs)), name="body")
+    outputs = layers.Dense(3, name="head")(layers.Add(name="add")([body(inputs), body(1.0 - inputs)]))
+    return keras.Model(inputs, outputs, name="nested")
+
+
+MODELS = {"sequential": sequential, "functional": functional, "nested": nested}
+IMAGES = np.random.default_rng(0).uniform(size=(4, 10, 10, 2)).astype(np.float32)
+
+
+def outputs_of(model):
+    return [np.asarray(x) for x in keras.tree.flatten(model(IMAGES))]
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    model = MODELS[request.param]()
+    draws = np.random.default_rng(1)
+    for variable in model.variables:
+        if "seed" not in variable.name:
+            variable.assign(draws.uniform(0.1, 1, variable.shape) * draws.choice([-1, 1], variable.shape))
+        if "variance" in variable.name:
+            variable.assign(np.abs(variable.numpy()))
+    return model
+
+
+def keep_all(model):
+    for kernel in pruned_kernels(model):
+        kernel.scores.set_count(kernel.scores.size)
+
+
+# prune -----------------------------------------------------------------------------------------------------------
+
+
+def test_names_graph_and_weights_are_kept_and_the_original_is_untouched(model):
+    config, weights, trainable = model.get_config(), model.get_weights(), len(model.trainable_variables)
+    outputs = outputs_of(model)
+    pruned = prune(model, 0.9, verbose=False)
+
+    assert pruned.name == model.name and type(pruned) is type(model)
+    assert [path for path, _ in walk(pruned)] == [path for path, _ in walk(model)]
+    assert pruned.input_names == model.input_names if hasattr(model, "input_names") else True
+    for path, layer in walk(pruned):
+        plain = dict(walk(model))[path]
+        if isinstance(layer, PrunedLayer):
+            assert layer.base_class is type(plain)
+            copied = layer.base_variables()
+        else:
+            assert type(layer) is type(plain)
+            copied = layer.variables
+        for found, expected in zip(copied, plain.variables, strict=True):
+            np.testing.assert_array_equal(found, expected)
+            assert found is not expected
+
+    keep_all(pruned)
+    for found, expected in zip(outputs_of(pruned), outputs, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert model.get_config() == config
+    assert len(model.trainable_variables) == trainable
+    for found, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_wrapped_layers():
+    paths = {
+        "sequential": ["conv/kernel", "depthwise/kernel", "dense/kernel"],
+        "functional": ["conv1/kernel", "shortcut/kernel", "shared/kernel", "head/kernel", "side/kernel"],
+        "nested": [
+            *(f"body/sequential_net/{name}/kernel" for name in ("conv", "depthwise", "dense")),
+            "body/project/kernel",
+            "head/kernel",
+        ],
+    }
+    for name, build in MODELS.items():
+        found = [kernel.path for kernel in pruned_kernels(prune(build(), 0.5, verbose=False))]
+        assert sorted(found) == sorted(paths[name])
+
+
+def test_initial_scores_and_rates():
+    model = sequential()
+    pruned = prune(model, 0.99, verbose=False)
+    fans = {"conv/kernel": 18, "depthwise/kernel": 9, "dense/kernel": 216}
+    for kernel in pruned_kernels(pruned):
+        weights = kernel.variable.numpy()
+        expected = np.sqrt(6 / fans[kernel.path]) * weights / np.abs(weights).max()
+        np.testing.assert_allclose(kernel.scores.scores, expected, rtol=1e-5)
+        assert float(kernel.scores.rate()) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({"target_sparsity": 0.99}, 0.1),
+        ({"target_sparsity": 0.8}, 0.2),
+        ({"target_sparsity": 0.99, "initial_rate": 0.5}, 0.5),
+        ({"target_sparsity": 0.99, "mode": "rate"}, 0.1),
+        ({"target_sparsity": 0.8, "mode": "score"}, 0.2),
+    ],
+)
+def test_where_rates_start(options, rate):
+    rates = [row["rate"] for row in rate_table(prune(sequential(), **options, verbose=False)).values()]
+    assert rates == pytest.approx([rate] * 3, abs=0.01)
+
+
+def test_rates_of_mode_score_meet_the_budget_from_the_start():
+    for strategy in ("uniform", "erk", "lamp"):
+        pruned = prune(sequential(), 0.95, mode="score", strategy=strategy, verbose=False)
+        kept = [row["kept"] for row in rate_table(pruned).values()]
+        assert sum(kept) == 62  # of 108 + 54 + 1080
+        assert not pruned.layers[1].kernel_scores[0].logit.trainable
+
+
+def test_strategies_decide_the_start():
+    rates = {
+        strategy: [
+            row["rate"] for row in rate_table(prune(functional(), 0.5, strategy=strategy, verbose=False)).values()
+        ]
+        for strategy in ("uniform", "erk", "lamp")
+    }
+    assert len({tuple(values) for values in rates.values()}) == 3
+    own = prune(sequential(), 0.5, strategy=lambda kernels, rate: {k.path: 1 / k.size for k in kernels}, verbose=False)
+    assert [row["rate"] for row in rate_table(own).values()] == pytest.approx([0.055] * 3)  # the floor of 0.05
+
+
+@pytest.mark.parametrize("mode", ["harp", "score"])
+def test_a_learned_strategy_can_be_fed_back(tmp_path, mode):
+    model = sequential()
+    first = prune(model, 0.9, verbose=False)
+    for kernel, rate in zip(pruned_kernels(first), (0.7, 0.3, 0.01), strict=True):
+        kernel.scores.set_rate(rate)
+    table = rate_table(first)
+    path = tmp_path / "rates.json"
+    path.write_text(json.dumps({"target_sparsity": 0.9, "projected": False, "layers": table}))
+    assert sum(row["kept"] for row in table.values()) <= 124
+    again = rate_table(prune(model, 0.9, mode=mode, strategy=str(path), verbose=False))
+    for name, row in table.items():
+        assert again[name]["kept"] == row["kept"]
+        assert again[name]["rate"] == pytest.approx(row["rate"], abs=1 / row["weights"])
+
+
+def test_given_rates_below_the_floor_of_learned_ones_are_kept(tmp_path):
+    path = tmp_path / "rates.json"
+    path.write_text(json.dumps({"conv/kernel": 0.02, "depthwise/kernel": 0.02, "dense/kernel": 0.002}))
+    table = rate_table(prune(sequential(), 0.5, mode="score", strategy=str(path), verbose=False))
+    assert [row["kept"] for row in table.values()] == [3, 2, 3]
+
+
+# What is left alone, and the report --------------------------------------------------------------------------------
+
+
+def test_the_report_names_what_was_wrapped_and_what_was_not_and_why(capsys):
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(20, 8, name="embedding")(inputs)
+    x = layers.Dense(64, name="first")(x)
+    x = layers.Dense(16, name="frozen", trainable=False)(x)
+    outputs = layers.Dense(3, name="head")(layers.Flatten(name="flatten")(x))
+    model = keras.Model(inputs, outputs)
+    pruned = prune(model, 0.5, skip=["head"])
+    text = capsys.readouterr().out
+    assert text == (
+        "kernel             weights          kept      rate\n"
+        "first/kernel           512           256   0.50000\n"
+        "total                  512           256   0.50000\n"
+        "target sparsity 0.5: at most 256 weights may remain\n"
+        "not pruned: embedding (no prunable kernel is known for Embedding)\n"
+        "not pruned: frozen (frozen: trainable is False)\n"
+        "not pruned: head (skipped on request)\n"
+    )
+    assert describe(pruned) == text[: text.index("\nnot pruned")]
+    for name in ("embedding", "frozen", "head"):
+        assert not isinstance(pruned.get_layer(name), PrunedLayer)
+        for found, expected in zip(pruned.get_layer(name).variables, model.get_layer(name).variables, strict=True):
+            np.testing.assert_array_equal(found, expected)
+    prune(model, 0.5, verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_report_warns_of_layers_with_a_handful_of_weights():
+    text = describe(prune(sequential(), 0.99, mode="score", verbose=False))
+    lines = {line.split()[0]: line for line in text.splitlines()}
+    assert lines["depthwise/kernel"].endswith("only a handful of weights left")
+    assert "handful" not in lines["dense/kernel"]
+
+
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        ("conv", {"body/sequential_net/conv"}),
+        (["head", "project"], {"head", "body/project"}),
+        ({"body/sequential_net/dense"}, {"body/sequential_net/dense"}),
+        (("sequential_net",), set()),
+        (["body/sequential_net"], {"body/sequential_net/" + name for name in ("conv", "depthwise", "dense")}),
+        (["body"], {"body/project"} | {"body/sequential_net/" + name for name in ("conv", "depthwise", "dense")}),
+        (lambda path, layer: isinstance(layer, layers.Conv2D), {"body/sequential_net/conv"}),
+        (lambda path, layer: path.endswith("head"), {"head"}),
+    ],
+)
+def test_skip_by_name_path_nested_model_or_function(skip, left):
+    if skip == ("sequential_net",):
+        with pytest.raises(HarpError, match="skip names layers"):
+            prune(nested(), 0.5, skip=skip, verbose=False)
+        return
+    pruned = prune(nested(), 0.5, skip=skip, verbose=False)
+    wrapped = {path for path, layer in walk(pruned) if isinstance(layer, PrunedLayer)}
+    everything = {path for path, layer in walk(prune(nested(), 0.5, verbose=False)) if isinstance(layer, PrunedLayer)}
+    assert everything - wrapped == left
+
+
+def test_a_skip_function_sees_each_layer_with_a_kernel_once():
+    seen = []
+    prune(functional(), 0.5, skip=lambda path, layer: seen.append(path), verbose=False)
+    assert sorted(seen) == ["conv1", "head", "shared", "shortcut", "side"]
+
+
+class OwnDense(layers.Dense):
+    """Not registered with harp_tf."""
+
+
+def test_strict():
+    model = keras.Sequential([keras.Input((6,)), OwnDense(8, name="own"), layers.Dense(3, name="head")])
+    assert [k.path for k in pruned_kernels(prune(model, 0.5, verbose=False))] == ["head/kernel"]
+    with pytest.raises(
+        HarpError, match=r"unknown kind: own \(OwnDense\). Register them with .*skip=, or leave out strict"
+    ):
+        prune(model, 0.5, strict=True)
+    assert pruned_kernels(prune(model, 0.5, strict=True, skip="own", verbose=False))
+
+
+# Bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparsity", [0, 1, 1.0, -1, "a", True, float("nan"), None])
+def test_target_sparsity(sparsity):
+    with pytest.raises(HarpError, match="target_sparsity must be a number strictly between 0 and 1 .*received"):
+        prune(sequential(), sparsity)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "hydra"}, "mode must be one of harp, score, rate, received 'hydra'"),
+        ({"budget": "bytes"}, "budget must be one of weights, flops, received 'bytes'"),
+        ({"granularity": "bit"}, "granularity must be one of .*received 'bit'"),
+        ({"floor_factor": 1.0}, "floor_factor must be a number strictly between 0 and 1, received 1.0"),
+        ({"strategy": "magnitude"}, "strategy must be one of uniform, erk, lamp, .*received 'magnitude'"),
+        ({"strategy": "no/such.json"}, "Cannot read the rates file no/such.json"),
+        ({"strategy": lambda kernels, rate: {}}, r"must give 'conv/kernel' a rate in \(0, 1\], it gave None"),
+        ({"strategy": lambda kernels, rate: {k.path: 0.0 for k in kernels}}, "it gave 0.0"),
+        ({"initial_rate": 0}, r"initial_rate, .* must be in \(0, 1\], received 0"),
+        ({"initial_rate": 1.5}, "received 1.5"),
+        ({"initial_rate": "0.1"}, "received '0.1'"),
+        ({"initial_rate": float("nan")}, "received nan"),
+        (
+            {"skip": ["conv", "convv"]},
+            "skip names layers that model 'sequential_net' does not have: 'convv'. It has conv",
+        ),
+        ({"skip": "con"}, "does not have: 'con'"),
+        ({"floor_factor": 0.95}, "budget of 124 weights cannot be met: .* a smaller floor_factor"),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(HarpError, match=message):
+        prune(sequential(), 0.9, **options)
+
+
+def test_a_budget_of_less_than_a_weight_per_layer_fails_before_any_training():
+    with pytest.raises(HarpError, match="budget of 1 weights cannot be met: the 3 prunable layers .* at least 3"):
+        prune(sequential(), 0.999)
+
+
+@pytest.mark.parametrize(
+    ("built", "message"),
+    [
+        (
+            lambda: keras.Sequential([keras.Input((4,)), layers.ReLU()], name="bare"),
+            "'bare' has no layer .*it has no kernels",
+        ),
+        (
+            lambda: keras.Sequential([keras.Input((4,)), layers.Dense(2, name="d", trainable=False)]),
+            "no layer that can be pruned.*d: frozen: trainable is False",
+        ),
+        (lambda: keras.Sequential([layers.Dense(2)], name="empty"), "'empty' has no weights yet"),
+        (lambda: None, "Expected a Keras 3 model .*received builtins.NoneType"),
+        (lambda: prune(sequential(), 0.5, verbose=False), "Layer 'conv' is pruned already. Pass the dense model, or"),
+    ],
+)
+def test_models_that_cannot_be_pruned(built, message):
+    with pytest.raises(HarpError, match=message):
+        prune(built(), 0.5)
+
+
+def test_everything_skipped():
+    with pytest.raises(HarpError, match="no layer that can be pruned.*conv: skipped on request; depthwise: skipped"):
+        prune(sequential(), 0.5, skip=lambda path, layer: True)
+
+
+def test_a_model_of_tf_keras():
+    tf_keras = pytest.importorskip("tf_keras")
+    model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(4,))])
+    with pytest.raises(HarpError, match="Expected a Keras 3 model .*received tf_keras.*built anew with keras.layers"):
+        prune(model, 0.5, skip=["dense"])
+
+
+# strip and saved files ---------------------------------------------------------------------------------------------
+
+
+def half_pruned(model, sparsity=0.7):
+    """Scores and rates as a training might leave them, within the budget."""
+    pruned = prune(model, sparsity, verbose=False)
+    draws = np.random.default_rng(2)
+    for kernel in pruned_kernels(pruned):
+        kernel.scores.scores.assign(draws.normal(size=kernel.scores.shape))
+        kernel.scores.set_rate(draws.uniform(0.1, 1 - sparsity - 0.01))
+    return pruned
+
+
+def test_strip_gives_a_plain_model_with_the_same_outputs(model):
+    pruned = half_pruned(model)
+    plain = strip(pruned)
+    assert all(type(layer).__module__.startswith("keras.") for _, layer in walk(plain))
+    assert plain.get_config() == model.get_config()
+    assert [v.name for v in plain.variables] == [v.name for v in model.variables]
+    for found, expected in zip(outputs_of(plain), outputs_of(pruned), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert kernel_nonzeros(plain) == {p: (r["weights"], r["kept"]) for p, r in rate_table(pruned).items()}
+    for variable in plain.variables:
+        if "kernel" in variable.name:
+            values = variable.numpy()
+            assert not np.signbit(values[values == 0]).any(), "negative zeros do not compress"
+    assert pruned_kernels(pruned), "the pruned model stays as it was"
+
+
+def test_strip_can_be_trained_and_pruned_again():
+    plain = strip(half_pruned(sequential()))
+    assert len(plain.trainable_variables) == len(sequential().trainable_variables)
+    assert pruning_spec(prune(plain, 0.5, verbose=False)) == PruningSpec(0.5)
+
+
+def test_strip_keeps_frozen_layers_frozen():
+    model = functional()
+    model.get_layer("shared").trainable = False
+    model.get_layer("norm").trainable = False
+    plain = strip(prune(model, 0.5, mode="score", verbose=False))
+    assert {layer.name for layer in plain.layers if not layer.trainable} == {"shared", "norm"}
+    assert len(plain.trainable_variables) == len(model.trainable_variables)
+
+
+def test_strip_projects_rates_that_exceed_the_budget(capsys):
+    pruned = prune(sequential(), 0.9, verbose=False)
+    for kernel in pruned_kernels(pruned):
+        kernel.scores.set_rate(0.4)
+    plain = strip(pruned)
+    assert "exceeded the target sparsity and were projected" in capsys.readouterr().out
+    assert sum(count for _, count in kernel_nonzeros(plain).values()) == 124
+
+
+def test_strip_needs_a_pruned_model():
+    with pytest.raises(HarpError, match="has no pruned layers. Wrap it first"):
+        strip(sequential())
+
+
+CHILD = """
+import sys
+import keras, numpy as np
+folder = sys.argv[1]
+images = np.load(folder + "/images.npy")
+results = {}
+def evaluate(model, name):
+    for i, x in enumerate(keras.tree.flatten(model(images))):
+        results[f"{name}/{i}"] = np.asarray(x)
+sys.modules["harp_tf"] = None  # importing it raises
+for name in ("sequential", "functional", "nested"):
+    evaluate(keras.models.load_model(f"{folder}/{name}_plain.keras"), name + "_plain")
+try:
+    keras.models.load_model(f"{folder}/sequential_pruned.keras")
+    results["refused"] = np.array(False)
+except TypeError:
+    results["refused"] = np.array(True)
+del sys.modules["harp_tf"]
+import harp_tf.layers
+for name in ("sequential", "functional", "nested"):
+    model = keras.models.load_model(f"{folder}/{name}_pruned.keras", safe_mode=True)
+    evaluate(model, name + "_pruned")
+    for i, variable in enumerate(model.variables):
+        results[f"{name}_variables/{i}"] = variable.numpy()
+    results[f"{name}_kept"] = np.array([row["kept"] for row in harp_tf.layers.rate_table(model).values()])
+np.savez(folder + "/results.npz", **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Models saved here, and what a fresh process made of the files."""
+    folder = tmp_path_factory.mktemp("saved")
+    np.save(folder / "images.npy", IMAGES)
+    models = {}
+    for name, build in MODELS.items():
+        models[f"{name}_pruned"] = half_pruned(build())
+        models[f"{name}_plain"] = strip(models[f"{name}_pruned"])
+    for name, model in models.items():
+        model.save(folder / f"{name}.keras")
+    subprocess.run([sys.executable, "-c", CHILD, str(folder)], check=True, cwd=ROOT)
+    return models, np.load(folder / "results.npz")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_stripped_model_loads_where_harp_tf_cannot_be_imported(loaded, name):
+    models, results = loaded
+    for i, expected in enumerate(outputs_of(models[f"{name}_plain"])):
+        np.testing.assert_array_equal(results[f"{name}_plain/{i}"], expected)
+    assert results["refused"]  # the pruned one does need harp_tf: the import was really blocked
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_half_pruned_model_loads_in_a_fresh_process(loaded, name):
+    models, results = loaded
+    model = models[f"{name}_pruned"]
+    for i, expected in enumerate(outputs_of(model)):
+        np.testing.assert_array_equal(results[f"{name}_pruned/{i}"], expected)
+    for i, variable in enumerate(model.variables):
+        np.testing.assert_array_equal(results[f"{name}_variables/{i}"], variable, err_msg=variable.path)
+    assert results[f"{name}_kept"].tolist() == [row["kept"] for row in rate_table(model).values()]
+
+
+def test_weights_files(tmp_path):
+    pruned = half_pruned(nested())
+    pruned.save_weights(tmp_path / "pruned.weights.h5")
+    again = prune(nested(), 0.7, verbose=False)
+    again.load_weights(tmp_path / "pruned.weights.h5")
+    for found, expected in zip(again.variables, pruned.variables, strict=True):
+        np.testing.assert_array_equal(found, expected, err_msg=expected.path)
+
+
+def test_training_a_pruned_model_with_plain_keras():
+    """The wrapped layers are Keras layers: compile, fit, predict and summary work, compiled by XLA too."""
+    pruned = prune(sequential(), 0.9, verbose=False)
+    labels = np.arange(4) % 5
+    before = {k.path: k.scores.scores.numpy() for k in pruned_kernels(pruned)}
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(keras.optimizers.Adam(0.01), loss, jit_compile=True)
+    pruned.fit(IMAGES, labels, epochs=1, verbose=0)
+    for kernel in pruned_kernels(pruned):
+        assert not np.array_equal(before[kernel.path], kernel.scores.scores)
+    np.testing.assert_allclose(pruned.predict(IMAGES, verbose=0), tf.function(pruned)(IMAGES), rtol=1e-4, atol=1e-5)
+    lines = []
+    pruned.summary(print_fn=lines.append)
+    assert any("PrunedConv2D" in line for line in "\n".join(lines).splitlines())

@@ -1,0 +1,217 @@
+"""Copies of models through their configuration."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from harp_tf.layers.rebuild import is_graph, rebuild, walk
+from harp_tf.types import HarpError
+
+
+def keep(path, layer):
+    return None
+
+
+def nested_model():
+    """A Sequential inside a Functional inside a Functional, a layer and a model that are called twice."""
+    stem = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="norm")], name="stem"
+    )
+    inputs = keras.Input((8, 8, 3))
+    features = layers.Flatten(name="flatten")(stem(inputs))
+    trunk = keras.Model(inputs, layers.Dense(6, name="project")(features), name="trunk")
+    left, right = keras.Input((8, 8, 3), name="left"), keras.Input((8, 8, 3), name="right")
+    shared = layers.Dense(6, name="shared")
+    a, b = shared(trunk(left)), shared(shared(trunk(right)))
+    outputs = layers.Dense(3, name="head")(layers.Add(name="add")([keras.ops.tanh(a) * 2.0, b]))
+    model = keras.Model([left, right], [outputs, a], name="whole")
+    for variable in model.variables:
+        variable.assign(np.random.default_rng(len(variable.path)).uniform(0.1, 1, variable.shape))
+    return model
+
+
+def test_walk_opens_nested_models_and_names_each_layer_once():
+    found = [path for path, _ in walk(nested_model())]
+    trunk = ["trunk/stem/conv", "trunk/stem/norm", "trunk/flatten", "trunk/project"]
+    assert found == [*trunk, "shared", "add", "head"]
+
+
+def test_a_copy_has_the_same_names_graph_and_weights_and_variables_of_its_own():
+    model = nested_model()
+    copy = rebuild(model, keep)
+    assert copy.get_config() == model.get_config()
+    assert [v.name for v in copy.variables] == [v.name for v in model.variables]
+    assert not {id(v) for v in copy.variables} & {id(v) for v in model.variables}
+    images = [np.random.default_rng(i).uniform(size=(2, 8, 8, 3)).astype(np.float32) for i in range(2)]
+    for found, expected in zip(copy(images), model(images), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_replaced_layers():
+    def tanh(path, layer):
+        if path != "trunk/project":
+            return None
+        return layers.Dense, {**layer.get_config(), "activation": "tanh", "units": layer.units}
+
+    model = nested_model()
+    copy = rebuild(model, tanh)
+    assert dict(walk(copy))["trunk/project"].activation is keras.activations.tanh
+    assert dict(walk(model))["trunk/project"].activation is keras.activations.linear
+
+
+@pytest.mark.parametrize("build", ["input", "call", "build"])
+def test_sequential_models_however_they_were_built(build):
+    model = keras.Sequential([*([keras.Input((4,))] if build == "input" else []), layers.Dense(3), layers.Dense(2)])
+    if build == "call":
+        model(np.zeros((5, 4), np.float32))
+    elif build == "build":
+        model.build((None, 4))
+    copy = rebuild(model, keep)
+    images = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(copy(images), model(images))
+    assert type(copy) is keras.Sequential and copy.name == model.name
+
+
+def test_dictionaries_of_inputs_and_outputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((5,), name="b")
+    model = keras.Model({"b": b, "a": a}, {"sum": layers.Dense(3)(a) + layers.Dense(3)(b)})
+    images = {"a": np.ones((2, 4), np.float32), "b": np.ones((2, 5), np.float32)}
+    np.testing.assert_array_equal(rebuild(model, keep)(images)["sum"], model(images)["sum"])
+
+
+def test_frozen_layers_and_states_are_copied():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, trainable=False, name="frozen"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dropout(0.5, seed=3, name="dropout"),
+        ]
+    )
+    model(np.ones((8, 4), np.float32), training=True)
+    copy = rebuild(model, keep)
+    assert [layer.trainable for layer in copy.layers] == [False, True, True]
+    for found, expected in zip(copy.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    model.trainable = False
+    assert not rebuild(model, keep).trainable_variables
+
+
+def double(x):
+    return 2 * x
+
+
+class Doubled(layers.Layer):
+    """A custom layer, not registered with Keras."""
+
+    def __init__(self, scale=2.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def build(self, input_shape):
+        self.offset = self.add_weight(name="offset", shape=(input_shape[-1],))
+
+    def call(self, inputs):
+        return self.scale * inputs + self.offset
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def test_custom_layers_and_functions_need_no_registration():
+    model = keras.Sequential([keras.Input((4,)), Doubled(3.0), Doubled(), layers.Dense(3, activation=double)])
+    images = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(rebuild(model, keep)(images), model(images))
+
+
+# What cannot be copied -------------------------------------------------------------------------------------------
+
+
+def test_two_functions_of_one_name():
+    def other():
+        def double(x):
+            return 3 * x
+
+        return double
+
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, activation=double), layers.Dense(3, activation=other())], name="twins"
+    )
+    with pytest.raises(HarpError, match="Model 'twins' uses two different objects named 'double'. Register them"):
+        rebuild(model, keep)
+
+
+def test_lambda_layers():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Lambda(lambda x: 2 * x)], name="nameless")
+    with pytest.raises(
+        HarpError, match="'nameless' cannot be rebuilt .*Lambda.* use named functions instead of lambdas"
+    ):
+        rebuild(model, keep)
+
+
+class Stubborn(layers.Dense):
+    """Its constructor takes none of what its configuration holds."""
+
+    def __init__(self):
+        super().__init__(3)
+
+
+def test_layers_without_a_configuration():
+    with pytest.raises(HarpError, match=r"cannot be rebuilt .*Give custom layers a get_config\(\)"):
+        rebuild(keras.Sequential([keras.Input((4,)), Stubborn()]), keep)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="mine")
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+class OwnFunctional(keras.Model):
+    """Functional inside, with a constructor of its own; Keras saves the arguments, not the layers."""
+
+    def __init__(self, width):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, layers.Dense(width, name="dense")(inputs), name="own")
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width}
+
+
+def test_models_whose_layers_cannot_be_replaced():
+    model = Subclassed()
+    model(np.zeros((1, 4), np.float32))
+    assert not is_graph(model)
+    with pytest.raises(
+        HarpError, match=r"'mine' is a subclass of keras.Model \(Subclassed\).* keras.Sequential or the f"
+    ):
+        rebuild(model, keep)
+    own = OwnFunctional(3)
+    with pytest.raises(HarpError, match=r"'own' is a OwnFunctional.*Use keras.Model\(model.inputs, model.outputs\)"):
+        rebuild(own, keep)
+    assert rebuild(keras.Model(own.inputs, own.outputs), keep).layers[1].name == "dense"
+
+
+def test_a_model_without_weights():
+    with pytest.raises(HarpError, match=r"Model 'empty' has no weights yet. Add keras.Input\(...\) or call it"):
+        rebuild(keras.Sequential([layers.Dense(3)], name="empty"), keep)
+
+
+def test_a_layer_shared_across_models():
+    inputs = keras.Input((4,))
+    dense = layers.Dense(4, name="dense")
+    inner = keras.Model(inputs, dense(inputs), name="inner")
+    model = keras.Model(inputs, dense(inner(inputs)), name="outer")
+    with pytest.raises(HarpError, match=r"'outer' shares layers between itself and a nested model \(.*dense.*\)"):
+        rebuild(model, keep)
+
+
+@pytest.mark.parametrize("given", [None, "model.keras", layers.Dense(3), np.zeros(3)])
+def test_what_is_no_model(given):
+    with pytest.raises(HarpError, match="Expected a Keras 3 model .*received .*built anew with keras.layers"):
+        rebuild(given, keep)

@@ -1,0 +1,53 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from harp_tf.types import HarpError, PruningSpec, require_choice
+
+
+def test_rates_of_a_sparsity():
+    spec = PruningSpec(0.99)
+    assert spec.target_rate == pytest.approx(0.01)
+    assert spec.minimum_rate == pytest.approx(0.001)
+    assert PruningSpec(0.9, floor_factor=0.5).minimum_rate == pytest.approx(0.05)
+
+
+def test_rates_that_are_given_have_no_floor():
+    assert PruningSpec(0.99, mode="score").minimum_rate == 0.0
+    assert PruningSpec(0.99, mode="rate").minimum_rate > 0.0
+
+
+def test_round_trip_through_json():
+    spec = PruningSpec(np.float32(0.5), mode="rate", budget="flops", floor_factor=np.float64(0.2))
+    assert PruningSpec(**json.loads(json.dumps(spec.as_dict()))) == spec
+
+
+def test_a_spec_does_not_change():
+    with pytest.raises(AttributeError):
+        PruningSpec(0.9).target_sparsity = 0.5
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.0, 1, 1.0, -1, 99, "0.9", None, True, False, math.nan, math.inf, [0.9], 1j])
+def test_sparsities_out_of_range(sparsity):
+    with pytest.raises(HarpError, match="target_sparsity must be a number strictly between 0 and 1.*received"):
+        PruningSpec(sparsity)
+
+
+@pytest.mark.parametrize("factor", [0, 1, -0.1, "a", None, True, math.nan])
+def test_floor_factors_out_of_range(factor):
+    with pytest.raises(HarpError, match="floor_factor must be a number strictly between 0 and 1, received"):
+        PruningSpec(0.9, floor_factor=factor)
+
+
+@pytest.mark.parametrize("field", ["mode", "budget", "granularity"])
+def test_unknown_choices(field):
+    with pytest.raises(HarpError, match=f"{field} must be one of .*, received 'other'"):
+        PruningSpec(0.9, **{field: "other"})
+
+
+def test_require_choice():
+    require_choice("stage", "prune", ("prune", "finetune"))
+    with pytest.raises(HarpError, match="stage must be one of prune, finetune, received 3"):
+        require_choice("stage", 3, ("prune", "finetune"))
