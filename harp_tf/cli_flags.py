@@ -126,7 +126,9 @@ def run(main: Callable[[], None]) -> None:
 def _parse(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
-    except (flags.Error, UnicodeDecodeError, OSError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        _exit(f"A flagfile is no UTF-8 text: {error}.")
+    except (flags.Error, OSError, RecursionError) as error:
         _exit(f"{str(error).removeprefix('ERROR:: ').rstrip('.')}. See --help.")
 
 

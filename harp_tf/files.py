@@ -56,8 +56,8 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def save_keras(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves a model as a .keras file whose bytes depend on the model alone, atomically.
 
-    Keras writes the time of saving into the file; it is set to a constant here, so that two equal runs leave
-    equal files.
+    Keras writes the time of saving and addresses in memory into the file; a constant and running numbers take
+    their place here, so that two equal runs leave equal files.
 
     Args:
         model: the model.
@@ -76,6 +76,8 @@ def save_keras(model: keras.Model, path: str | os.PathLike) -> None:
                     content = source.read(name)
                     if name == "metadata.json":
                         content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
+                    elif name == "config.json":
+                        content = json.dumps(_numbered(json.loads(content), {})).encode()
                     target.writestr(zipfile.ZipInfo(name), content)
     except OSError as error:
         raise HarpError(
@@ -83,3 +85,13 @@ def save_keras(model: keras.Model, path: str | os.PathLike) -> None:
             f"{error.strerror or error}. Free space there or set TMPDIR to another folder."
         ) from error
     write_atomically(path, buffer.getvalue())
+
+
+def _numbered(config: Any, numbers: dict[int, int]) -> Any:
+    """A model's configuration with the ids of its shared objects (their addresses) numbered as they come."""
+    if isinstance(config, dict):
+        return {
+            key: numbers.setdefault(value, len(numbers)) if key == "shared_object_id" else _numbered(value, numbers)
+            for key, value in config.items()
+        }
+    return [_numbered(value, numbers) for value in config] if isinstance(config, list) else config

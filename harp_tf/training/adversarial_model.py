@@ -180,9 +180,10 @@ class AdversarialModel(keras.Model):
     def _free_step(self, loss: losses.FreeAdversarialTraining, images, labels, weights) -> dict[str, tf.Tensor]:
         """Updates of the network and of the perturbation from the same gradient, once per replay."""
         count, attack = tf.shape(images)[0], self._training_attack
-        tf.debugging.assert_less_equal(
-            count, loss.batch_size, f"A batch is larger than batch_size={loss.batch_size} of FreeAdversarialTraining."
-        )
+        message = f"A batch is larger than batch_size={loss.batch_size} of FreeAdversarialTraining. Raise it."
+        if (images.shape[0] or 0) > loss.batch_size:
+            raise HarpError(message)
+        tf.debugging.assert_less_equal(count, loss.batch_size, message)  # where the graph leaves the size open
         for replay in range(loss.replays):
             delta = self._perturbation[:count]
 

@@ -32,6 +32,8 @@ def test_counts_by_largest_remainder():
     # Rates of one half: real counts 5, 10 and 25 of a budget of 20 become 2.5, 5 and 12.5 by a common shift.
     assert project_counts([0.0, 0.0, 0.0], [10, 20, 50], 20) == [3, 5, 12]
     assert project_counts([0.0, 0.0, 0.0], [10, 20, 50], 21) == [3, 5, 13]
+    # 13.125, 5.25 and 2.625: the last one has the largest remainder.
+    assert project_counts([0.0, 0.0, 0.0], [50, 20, 10], 21) == [13, 5, 3]
     assert project_counts([0.0, 0.0], [3, 3], 3) == [2, 1]
 
 

@@ -1,13 +1,14 @@
 """The same flags and seed give the same bytes, in another process, and stage by stage as in one go."""
 
 import json
+import shutil
 
 import pytest
 
 from harp_tf import report
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
-SAME = ["rates.json", "results.json", "dense.keras", "scored.keras", "pruned.keras", "model.tflite", "model_sparse.tflite"]
+MODELS = ["dense.keras", "scored.keras", "pruned.keras", "model.tflite", "model_sparse.tflite"]
 
 
 def metrics(run_dir):
@@ -26,7 +27,7 @@ def test_stage_by_stage_in_this_process_equals_one_go_in_another(program, small_
         ended = program("train", f"--flagfile={small_flags}", f"--run_dir={run_dir}", f"--stages={stage}")
         assert ended.status == 0, ended.err
         assert f"== {stage} ==" in ended.out and ended.out.count("\n== ") == 1
-    for name in SAME:
+    for name in ["rates.json", "results.json", *MODELS]:
         assert (run_dir / name).read_bytes() == (small_run[0] / name).read_bytes(), name
     assert metrics(run_dir) == metrics(small_run[0])
     settings = [json.loads((path / "config.json").read_text())["flags"] for path in (run_dir, small_run[0])]
@@ -43,8 +44,6 @@ def test_another_seed_gives_another_run(program, small_run, small_flags, tmp_pat
 def test_finetune_again_starts_from_the_pruned_model_not_from_the_finetuned(
     program, small_run, small_flags, tmp_path, no_plots
 ):
-    import shutil
-
     run_dir = tmp_path / "run"
     shutil.copytree(small_run[0], run_dir)
     (run_dir / "pruned.keras").write_bytes(b"to be written anew")

@@ -19,7 +19,8 @@ def make_classifier(seed=0, **dense) -> keras.Sequential:
             keras.layers.BatchNormalization(name="bn"),
             keras.layers.ReLU(name="relu"),
             keras.layers.Dense(3, name="logits"),
-        ]
+        ],
+        name="classifier",
     )
 
 
@@ -77,6 +78,7 @@ def fit(data):
             callbacks = [*callbacks, harp_tf.StepwiseRegularization(gamma)]
         if x is None:
             x, y = data
+        if y is not None:
             settings["batch_size"] = batch_size
         settings = {"shuffle": False, "verbose": 0, **settings}
         return trainer.fit(x, y, epochs=epochs, callbacks=list(callbacks), **settings).history

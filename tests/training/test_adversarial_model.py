@@ -33,7 +33,7 @@ def changed(before: dict, after: dict) -> set[str]:
 
 def assert_equal_weights(one, other, **tolerance):
     first, second = weights_of(one), weights_of(other)
-    assert [path.split("/")[1:] for path in first] == [path.split("/")[1:] for path in second]
+    assert list(first) == list(second)
     for a, b in zip(first.values(), second.values()):
         if tolerance:
             np.testing.assert_allclose(a, b, **tolerance)
@@ -67,13 +67,13 @@ def test_figures_are_those_of_the_network_before_the_step(classifier, trainer_of
     network = classifier()
     images, labels = data
     trainer = trainer_of(network, loss, PGD(eps=0.1, steps=2))
-    clean = cross_entropy(network(images, training=False), labels)
+    # A clean pass that belongs to the loss runs in training mode, one that is only reported does not.
+    logits = classifier()(images, training=loss in ("natural", "trades", "mart"))
     results = trainer.train_on_batch(images, labels, return_dict=True)
-    if loss in ("natural", "trades", "mart"):
-        # Its clean pass belongs to the loss and runs in training mode.
-        assert results["natural_loss"] != pytest.approx(float(tf.reduce_mean(clean)))
-    elif loss == "pgd":
-        assert results["natural_loss"] == pytest.approx(float(tf.reduce_mean(clean)))
+    if loss in LOSSES[:4]:  # free reports the clean figures of its last replay
+        natural = float(tf.reduce_mean(cross_entropy(logits, labels)))
+        assert results["natural_loss"] == pytest.approx(natural, rel=1e-4)
+        assert results["natural_accuracy"] == pytest.approx((logits.numpy().argmax(-1) == labels).mean())
     assert results["loss"] == pytest.approx(results["robust_loss"])
     assert ("adversarial_accuracy" in results) == (loss != "natural")
 
@@ -131,10 +131,15 @@ def test_predict_returns_the_logits_of_the_network(pruned, trainer_of, data):
 
 
 def count(function, *signature) -> int:
-    """Number of histograms in the graph of a function and of all functions that it calls."""
+    """Number of histograms in the graph of a function, called functions and bodies of loops included."""
     definition = tf.function(function).get_concrete_function(*signature).graph.as_graph_def()
-    nodes = [*definition.node, *(node for part in definition.library.function for node in part.node_def)]
-    return sum(node.op == "DenseBincount" for node in nodes)
+    called = {part.signature.name: part.node_def for part in definition.library.function}
+
+    def inside(nodes) -> int:
+        names = [value.func.name for node in nodes for value in node.attr.values() if value.HasField("func")]
+        return sum(node.op == "DenseBincount" for node in nodes) + sum(inside(called[name]) for name in names)
+
+    return inside(definition.node)
 
 
 def selections(step) -> float:
@@ -223,7 +228,7 @@ def test_the_prune_stage_moves_scores_and_rates_but_no_kernel(pruned, trainer_of
             "rate": {"rate_logit"},
         }[mode]
     )
-    layers = {path.split("/")[1] for path in moved if path.endswith(("scores", "rate_logit"))}
+    layers = {path.split("/")[0] for path in moved if path.endswith(("scores", "rate_logit"))}
     assert layers == {"hidden", "logits"}
 
 
@@ -318,8 +323,8 @@ def test_decay_spares_scores_and_rates(pruned, trainer_of, fit, coupled):
         network = pruned(0.8)
         optimizer = keras.optimizers.SGD(0.1, weight_decay=None if coupled else decay)
         fit(trainer_of(network, optimizer=optimizer, weight_decay=decay if coupled else 0.0))
-        moved.append({path.split("/", 1)[1]: value for path, value in weights_of(network).items()})
-    assert changed(*moved) == {"bn/gamma", "bn/beta"} or changed(*moved) == {"bn/gamma"}
+        moved.append(weights_of(network))
+    assert changed(*moved) == {"bn/gamma"}  # beta starts from 0
 
 
 def test_decay_is_not_scaled_with_the_loss(classifier, trainer_of, data):
@@ -331,12 +336,17 @@ def test_decay_is_not_scaled_with_the_loss(classifier, trainer_of, data):
 
 
 def test_a_variable_without_gradient_is_left_alone(classifier, trainer_of, data):
-    network = classifier()
-    spare = keras.Variable([1.0], name="spare")
-    network.layers[1]._track_variable(spare)
+    class Idle(keras.layers.Layer):
+        def build(self, input_shape):
+            self.idle = self.add_weight(shape=(2,), initializer="ones")
+
+        def call(self, inputs):
+            return inputs
+
+    network = keras.Sequential([classifier(), Idle()])
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         trainer_of(network, weight_decay=0.1).train_on_batch(*data)
-    assert float(spare.numpy()[0]) == 1.0
+    np.testing.assert_array_equal(network.layers[1].idle, [1.0, 1.0])
 
 
 # The network's own losses, weights of samples ---------------------------------------------------------------------
@@ -349,7 +359,8 @@ def test_the_networks_own_losses_are_counted_once(classifier, trainer_of, data, 
     )
     images, labels = data
     attack = PGD(eps=0.0, steps=3)
-    expected = 0.03 * (network.layers[1].kernel.numpy() ** 2).sum() + 0.01 * np.abs(hidden(network, images)).sum()
+    expected = 0.03 * (network.layers[1].kernel.numpy() ** 2).sum()
+    expected += 0.01 * np.abs(hidden(network, images)).sum() / 48  # Keras divides it by the batch
     trainer = trainer_of(network, loss, attack, learning_rate=0.0)
     results = trainer.train_on_batch(images, labels, return_dict=True)
     assert results["loss"] - results["robust_loss"] == pytest.approx(expected, rel=1e-4)
@@ -405,12 +416,12 @@ def test_class_weights_are_sample_weights(classifier, trainer_of, fit, data):
 # Repeatability, ways to run ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["pgd", "trades"])
-def test_the_seed_decides_everything(pruned, trainer_of, fit, loss):
+@pytest.mark.parametrize("loss, options", [("pgd", GRAPH), ("trades", {})], ids=["pgd", "trades"])
+def test_the_seed_decides_everything(pruned, trainer_of, fit, loss, options):
     networks = []
     for seed in (3, 3, 4):
         network = pruned()
-        fit(trainer_of(network, loss, seed=seed, **GRAPH), epochs=2, batch_size=24)
+        fit(trainer_of(network, loss, seed=seed, **options), epochs=2, batch_size=24)
         networks.append(network)
     assert_equal_weights(networks[0], networks[1])
     assert changed(*(dict(enumerate(n.get_weights())) for n in networks[1:]))
@@ -433,14 +444,17 @@ def test_any_whole_number_is_a_seed(classifier, trainer_of, data):
     trainer_of(classifier(), seed=3 * (2**31 - 1)).train_on_batch(*data)
 
 
-@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
 @pytest.mark.parametrize("loss", ["pgd", FreeAdversarialTraining(batch_size=16, replays=2)], ids=["pgd", "free"])
-def test_another_way_to_run_gives_the_same_weights(pruned, trainer_of, fit, loss, options):
-    plain, other = pruned(), pruned()
-    first = fit(trainer_of(plain, loss, **GRAPH), batch_size=16, epochs=2)
-    second = fit(trainer_of(other, loss, compile={"run_eagerly": False, **options}), batch_size=16, epochs=2)
-    assert_equal_weights(plain, other, rtol=1e-4, atol=1e-6)
-    assert first == pytest.approx(second, rel=1e-4)
+def test_every_way_to_run_gives_the_same_weights(pruned, trainer_of, fit, loss):
+    networks, histories = [], []
+    for options in ({"run_eagerly": True}, {"run_eagerly": False}, {"run_eagerly": False, "steps_per_execution": 2}):
+        networks.append(pruned())
+        histories.append(fit(trainer_of(networks[-1], loss, compile=options), batch_size=16, epochs=2))
+    for network, history in zip(networks[1:], histories[1:]):
+        assert_equal_weights(networks[0], network, rtol=1e-4, atol=1e-6)
+        assert set(histories[0]) == set(history)
+        for name, values in history.items():
+            np.testing.assert_allclose(values, histories[0][name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -529,11 +543,14 @@ def test_free_takes_the_smaller_last_batch(classifier, trainer_of, fit, data, op
     np.testing.assert_array_equal(perturbation(trainer)[12:], before[12:])
 
 
-@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"run_eagerly": False}], ids=str)
-def test_free_refuses_a_larger_batch(classifier, trainer_of, fit, options):
-    trainer = trainer_of(classifier(), FreeAdversarialTraining(batch_size=16), compile=options)
+def test_free_refuses_a_larger_batch(classifier, trainer_of, fit):
+    for options in ({}, GRAPH):
+        trainer = trainer_of(classifier(), FreeAdversarialTraining(batch_size=16), **options)
+        with pytest.raises(HarpError, match="A batch is larger than batch_size=16"):
+            fit(trainer, batch_size=48)
+    step = tf.function(trainer.train_step, input_signature=[(tf.TensorSpec([None, 4, 4, 1]), tf.TensorSpec([None]))])
     with pytest.raises(tf.errors.InvalidArgumentError, match="A batch is larger than batch_size=16"):
-        fit(trainer, batch_size=48)
+        step((tf.zeros([48, 4, 4, 1]), tf.zeros([48])))
 
 
 def test_free_needs_images_of_a_fixed_size():
@@ -617,7 +634,7 @@ def test_forgetting_the_callback_fails_before_any_step(pruned, trainer_of, data)
 
 def test_the_callback_may_come_in_a_list_of_keras(pruned, trainer_of, data):
     trainer = trainer_of(pruned())
-    callbacks = keras.callbacks.CallbackList([StepwiseRegularization()], model=trainer, epochs=1)
+    callbacks = keras.callbacks.CallbackList([StepwiseRegularization()], add_history=True, model=trainer, epochs=1)
     trainer.fit(*data, callbacks=callbacks, verbose=0)
 
 

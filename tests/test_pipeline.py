@@ -1,0 +1,609 @@
+"""A run in its directory: what it starts from, what it may remove, and that no setting is lost on the way."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as keras_layers
+
+from harp_tf import data, deploy, layers, pipeline, report
+from harp_tf.config import RunConfig
+from harp_tf.pipeline import Run
+from harp_tf.types import HarpError
+
+WEIGHTS = 8 * 9 + 16 * 8 * 9 + 10 * 256
+"""Prunable weights of `tiny_model`."""
+
+TINY_MODULE = """
+import keras
+from keras import layers
+
+
+def build(input_shape, num_classes):
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Conv2D(8, 3, padding="same", use_bias=False, name="first"),
+            layers.BatchNormalization(momentum=0.9, name="norm"),
+            layers.ReLU(name="relu"),
+            layers.Conv2D(16, 3, strides=2, padding="same", name="second"),
+            layers.ReLU(name="relu2"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(num_classes, name="last"),
+        ],
+        name="tiny",
+    )
+"""
+
+
+def tiny_model() -> keras.Model:
+    """The model that the module `tiny_of_a_user` builds, with always the same weights."""
+    names: dict = {}
+    exec(TINY_MODULE, names)
+    keras.utils.set_random_seed(5)
+    model = names["build"]((8, 8, 1), 10)
+    for weights in model.layers[1].weights:  # moving statistics and scales that are not the initial ones
+        weights.assign(np.linspace(0.5, 1.5, weights.shape[0]))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "tiny.keras"
+    tiny_model().save(path)
+    return path
+
+
+@pytest.fixture
+def module_of_a_user(tmp_path, monkeypatch):
+    (tmp_path / "tiny_of_a_user.py").write_text(TINY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """The pictures cost seconds a run; test_run_directory.py looks at those of a whole run."""
+    monkeypatch.setattr(report, "write_plots", lambda run_dir: None)
+
+
+@pytest.fixture
+def lines():
+    """What runs said."""
+    return []
+
+
+@pytest.fixture
+def tiny(tmp_path, tiny_file, lines):
+    """Makes a run of one epoch a stage on a few digits, from the tiny .keras file where it is not told otherwise."""
+
+    def make(**settings) -> Run:
+        defaults = {
+            "run_dir": str(tmp_path / "run"),
+            "init_from": str(tiny_file),
+            "stages": ("prune",),
+            "train_limit": 128,
+            "test_limit": 60,
+            "batch_size": 32,
+            "attack_steps": 1,
+            "eval_steps": 1,
+            "eps": 0.1,
+            "target_sparsity": 0.9,
+            "gamma": 0.5,
+            "pretrain_epochs": 1,
+            "prune_epochs": 1,
+            "finetune_epochs": 1,
+        }
+        return Run(RunConfig(**{**defaults, **settings}), say=lines.append)
+
+    return make
+
+
+@pytest.fixture
+def copy(small_run, tmp_path):
+    """A copy of the small run's directory, to be changed."""
+    return shutil.copytree(small_run[0], tmp_path / "copy")
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def kernels(path) -> dict[str, np.ndarray]:
+    model = keras.models.load_model(path)
+    return {layer.name: np.asarray(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def metrics(run_dir) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+# Budgets -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparsity", [0.9, 0.95, 0.99, 0.995, 0.999])
+def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, small_run, lines):
+    run = tiny(
+        init_from=str(small_run[0]), target_sparsity=sparsity, stages=("prune", "export"), gamma=0.1, floor_factor=0.05
+    )
+    run.run()
+    budget = math.floor((1 - sparsity) * 14_916 + 1e-9)
+    rates = read(run.dir / "rates.json")
+    assert rates["budget"] == budget and rates["kept"] <= budget
+    kept = {path: row["kept"] for path, row in rates["layers"].items()}
+    assert sum(kept.values()) == rates["kept"] and min(kept.values()) >= 1
+    scored = keras.models.load_model(run.dir / "scored.keras")
+    pruned = keras.models.load_model(run.dir / "pruned.keras")
+    for model in (scored, pruned):
+        assert {path: nonzero for path, (_, nonzero) in layers.kernel_nonzeros(model).items()} == kept
+    assert {k.name: k.nonzero for k in deploy.kernel_nonzeros(run.dir / "model_sparse.tflite")} == kept
+    images = run.data.validation.arrays()[0]
+    np.testing.assert_allclose(
+        deploy.TFLiteClassifier(run.dir / "model_sparse.tflite").logits(images),
+        pruned.predict(images, verbose=0),
+        rtol=0,
+        atol=1e-4,
+    )
+    # An epoch of four steps does not bring 10 % down to these: the run says that it had to project.
+    assert rates["projected"] == any("projected onto it" in line for line in lines)
+    assert rates["projected"] or sparsity < 0.99
+
+
+# Where a run starts from -----------------------------------------------------------------------------------------
+
+
+def test_from_a_run_directory(tiny, small_run):
+    before = contents(small_run[0])
+    run = tiny(init_from=str(small_run[0]))
+    run.run()
+    original, mine = kernels(small_run[0] / "dense.keras"), kernels(run.dir / "dense.keras")
+    pruned = kernels(run.dir / "pruned.keras")
+    for name in original:
+        np.testing.assert_array_equal(mine[name], original[name])
+        np.testing.assert_array_equal(pruned[name], original[name] * (pruned[name] != 0))
+    assert {line["stage"] for line in metrics(run.dir)} == {"prune"}
+    assert contents(small_run[0]) == before
+
+
+def test_a_model_that_was_trained_already_is_not_pretrained(program, tiny_file, tmp_path):
+    flags = ["--train_limit=64", "--batch_size=32", "--attack_steps=1", "--prune_epochs=1", "--finetune_epochs=1"]
+    flags += ["--eval_steps=1", "--test_limit=40", f"--run_dir={tmp_path / 'run'}", "--target_sparsity=0.8"]
+    ended = program("train", f"--model={tiny_file}", *flags)
+    assert ended.status == 0, ended.err
+    assert "pretrain" not in ended.out and "pruned (.tflite)" in ended.out
+    assert [line["stage"] for line in metrics(tmp_path / "run")] == ["prune", "finetune"]
+    original, mine = kernels(tiny_file), kernels(tmp_path / "run" / "dense.keras")
+    assert all((mine[name] == original[name]).all() for name in original)
+    # Once more, it is a run that begins anew, and would replace this one.
+    before = contents(tmp_path / "run")
+    assert "holds an earlier run" in program("train", f"--model={tiny_file}", *flags).error
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    "arguments, stages, init_from",
+    [
+        ([], ("pretrain", "prune", "finetune", "export", "evaluate"), None),
+        (["--model=m.keras"], ("prune", "finetune", "export", "evaluate"), "m.keras"),
+        (["--init_from=runs/x"], ("prune", "finetune", "export", "evaluate"), "runs/x"),
+        (["--init_from=runs/x", "--model=m.keras"], ("prune", "finetune", "export", "evaluate"), "runs/x"),
+        (["--init_from=runs/x", "--stages=pretrain"], ("pretrain",), "runs/x"),
+        (["--model=m.keras", "--stages=pretrain,prune"], ("pretrain", "prune"), None),
+    ],
+)
+def test_the_stages_of_train(program, monkeypatch, arguments, stages, init_from):
+    class Caught:
+        def __init__(self, config):
+            seen.append(config)
+
+        def run(self):
+            pass
+
+    seen = []
+    monkeypatch.setattr(pipeline, "Run", Caught)
+    assert program("train", *arguments).status == 0
+    assert (seen[0].stages, seen[0].init_from) == (stages, init_from)
+
+
+def test_pretraining_a_users_file_goes_on_with_its_weights(tiny, tiny_file):
+    run = tiny(init_from=None, model=str(tiny_file), stages=("pretrain",), pretrain_learning_rate=1e-6)
+    assert all((kernels(tiny_file)[layer.name] == np.asarray(layer.kernel)).all()
+               for layer in run.network.layers if hasattr(layer, "kernel"))  # fmt: skip
+    run.run()
+    after = kernels(run.dir / "dense.keras")
+    for name, kernel in kernels(tiny_file).items():
+        np.testing.assert_allclose(after[name], kernel, atol=1e-3)
+        assert (after[name] != kernel).any()
+    # The prune stage goes on with what was pretrained, not with the file.
+    again = tiny(init_from=None, model=str(tiny_file), stages=("prune",))
+    assert all((after[layer.name] == np.asarray(layer.kernel)).all()
+               for layer in again.network.layers if hasattr(layer, "kernel"))  # fmt: skip
+
+
+def test_a_function_of_the_user_makes_the_model(tiny, module_of_a_user):
+    run = tiny(init_from=None, model="tiny_of_a_user:build", stages=("pretrain",), optimizer="adam", loss="natural")
+    run.run()
+    assert [layer.name for layer in run.network.layers][-1] == "last"
+    assert metrics(run.dir)[0]["stage"] == "pretrain"
+    assert set(kernels(run.dir / "dense.keras")) == {"first", "second", "last"}
+
+
+def test_the_users_function_is_seeded(tiny, module_of_a_user, tmp_path):
+    def first_kernel(seed, name):
+        run = tiny(
+            init_from=None, model="tiny_of_a_user:build", stages=("pretrain",), seed=seed, run_dir=str(tmp_path / name)
+        )
+        return np.asarray(run.network.layers[0].kernel)
+
+    np.testing.assert_array_equal(first_kernel(1, "a"), first_kernel(1, "b"))
+    assert (first_kernel(1, "c") != first_kernel(2, "d")).all()
+
+
+def test_finetuning_a_run_in_a_new_directory_says_its_rates(tiny, small_run):
+    run = tiny(init_from=str(small_run[0]), stages=("finetune",), target_sparsity=0.5, mode="score")
+    run.run()
+    mine, original = (read(path / "rates.json") for path in (run.dir, small_run[0]))
+    assert mine["layers"] == original["layers"]
+    # Those of the network, not of the flags, which cannot change it any more.
+    for key in ("target_sparsity", "budget", "mode", "weights", "kept"):
+        assert mine[key] == original[key]
+    assert sum((kernel != 0).sum() for kernel in kernels(run.dir / "pruned.keras").values()) == original["kept"]
+
+
+# Settings reach their places -----------------------------------------------------------------------------------------
+
+
+def test_score_mode_keeps_its_initial_rates(tiny):
+    run = tiny(mode="score")
+    run.run()
+    rates = read(run.dir / "rates.json")
+    assert (rates["mode"], rates["projected"]) == ("score", False)
+    assert rates["kept"] <= rates["budget"] == math.floor(0.1 * WEIGHTS)
+    for row in rates["layers"].values():
+        assert row["kept"] == pytest.approx(0.1 * row["weights"], abs=1.01)
+    scored = keras.models.load_model(run.dir / "scored.keras")
+    initial = layers.prune(tiny_model(), 0.9, mode="score", verbose=False)
+    changed = [
+        (np.asarray(a.scores.scores) != np.asarray(b.scores.scores)).any()
+        for a, b in zip(layers.pruned_kernels(scored), layers.pruned_kernels(initial), strict=True)
+    ]
+    assert all(changed)
+
+
+def test_rate_mode_keeps_its_initial_scores(tiny):
+    run = tiny(mode="rate")
+    run.run()
+    assert read(run.dir / "rates.json")["mode"] == "rate"
+    scored = keras.models.load_model(run.dir / "scored.keras")
+    initial = layers.prune(tiny_model(), 0.9, mode="rate", verbose=False)
+    for a, b in zip(layers.pruned_kernels(scored), layers.pruned_kernels(initial), strict=True):
+        np.testing.assert_array_equal(np.asarray(a.scores.scores), np.asarray(b.scores.scores))
+        assert float(a.scores.rate()) != float(b.scores.rate())
+
+
+def test_learned_rates_can_be_fed_back(tiny, tmp_path, small_run):
+    rates = small_run[0] / "rates.json"
+    run = tiny(
+        init_from=str(small_run[0]), strategy=str(rates), mode="score", target_sparsity=0.95, stages=("prune",)
+    )
+    run.run()
+    again, learned = read(run.dir / "rates.json"), read(rates)
+    assert {path: row["kept"] for path, row in again["layers"].items()} == {
+        path: row["kept"] for path, row in learned["layers"].items()
+    }
+    assert again["strategy"] == str(rates)
+
+
+def test_a_strategy_file_is_read_at_the_start(tiny, tmp_path):
+    path = tmp_path / "rates.json"
+    path.write_text(json.dumps({"first/kernel": 0.5, "second/kernel": 0.05, "last/kernel": 0.05}))
+    run = tiny(strategy=str(path), mode="score")
+    path.unlink()  # hours before the prune stage begins
+    run.run()
+    kept = {path: row["kept"] for path, row in read(run.dir / "rates.json")["layers"].items()}
+    assert kept == {"first/kernel": 36, "second/kernel": 58, "last/kernel": 128}
+
+
+@pytest.mark.parametrize("loss", ["natural", "trades", "mart"])
+def test_losses(tiny, loss):
+    run = tiny(loss=loss, optimizer="adam" if loss == "natural" else "sgd", prune_learning_rate=0.01)
+    run.run()
+    (line,) = metrics(run.dir)
+    assert math.isfinite(line["logs"]["loss"]) and line["logs"]["robust_loss"] > 0
+    # The validation split is attacked whatever the loss, since it chooses the epoch.
+    assert "val_adversarial_accuracy" in line["logs"]
+    assert ("adversarial_accuracy" in line["logs"]) == (loss != "natural")
+    assert read(run.dir / "rates.json")["kept"] <= math.floor(0.1 * WEIGHTS)
+
+
+def test_the_schedule_of_free_counts_its_replays(tiny, module_of_a_user):
+    run = tiny(
+        init_from=None,
+        model="tiny_of_a_user:build",
+        stages=("pretrain",),
+        loss="free",
+        replays=3,
+        pretrain_epochs=4,
+        warmup_epochs=1.0,
+    )
+    run.run()
+    # Four epochs of four batches, each used three times: 48 updates, 12 of them warm-up.
+    def cosine(step):
+        return 0.1 * 0.5 * (1 + math.cos(math.pi * (step - 12) / 35))
+
+    rates = [line["logs"]["learning_rate"] for line in metrics(run.dir)]
+    assert rates == pytest.approx([0.1 / 12, cosine(12), cosine(24), cosine(36)], rel=1e-4)
+
+
+def test_settings_of_the_attacks(tiny):
+    run = tiny(eps=0.2, norm="l2", attack_steps=4, eval_steps=7)
+    assert (run.attack.eps, run.attack.norm, run.attack.steps, run.attack.step_size) == (0.2, "l2", 4, 0.05)
+    (name, final), = run.final_attacks.items()  # fmt: skip
+    assert name == "pgd7"
+    assert (final.eps, final.norm, final.steps) == (0.2, "l2", 7) and final.step_size == pytest.approx(0.02)
+    run = tiny(attack_step_size=0.0, eval_step_size=0.0)
+    assert run.attack.step_size == 0.0 and run.final_attacks["pgd1"].step_size == 0.0
+
+
+def test_settings_of_the_data_and_the_pruning(tiny):
+    run = tiny(train_limit=90, test_limit=30, validation_fraction=0.5, skip=("last",), budget="flops", initial_rate=0.3)
+    assert (run.data.train.num_examples, run.data.validation.num_examples, run.data.test.num_examples) == (90, 90, 30)
+    wrapped = run._wrap(run.network, verbose=False)
+    assert [kernel.path for kernel in layers.pruned_kernels(wrapped)] == ["first/kernel", "second/kernel"]
+    assert layers.pruning_spec(wrapped).budget == "flops"
+    assert all(row["rate"] == pytest.approx(0.3, rel=1e-4) for row in layers.rate_table(wrapped).values())
+
+
+def test_every_setting_is_used():
+    """A flag that nobody reads would be a promise that nobody keeps."""
+    sources = "".join(
+        (pipeline.Path(pipeline.__file__).parent / name).read_text() for name in ("pipeline.py", "train.py", "config.py")
+    )
+    for field in dataclasses.fields(RunConfig):
+        assert f"config.{field.name}" in sources or f"c.{field.name}" in sources or f"self.{field.name}" in sources, field
+
+
+def test_the_test_split_is_not_touched_before_evaluate(tiny, monkeypatch):
+    touched = []
+
+    class Watched:
+        def __init__(self, split):
+            self.split = split
+
+        def __getattr__(self, name):
+            touched.append(name)
+            return getattr(self.split, name)
+
+    load = data.load
+    monkeypatch.setattr(
+        data, "load", lambda *a, **k: dataclasses.replace(splits := load(*a, **k), test=Watched(splits.test))
+    )
+    tiny(stages=("prune", "finetune", "export")).run()
+    assert touched == []
+    tiny(stages=("evaluate",)).run()
+    assert "batches" in touched
+
+
+# The run directory ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Training that does nothing, for what happens before it."""
+    for stage in ("_pretrain", "_prune", "_finetune"):
+        monkeypatch.setattr(Run, stage, lambda self: None)
+
+
+@pytest.mark.parametrize("stages", [["--stages=pretrain"], ["--stages=prune"], ["--stages=finetune"], []])
+def test_an_earlier_run_is_not_touched_without_overwrite(program, copy, small_flags, stages):
+    before = contents(copy)
+    line = program("train", f"--flagfile={small_flags}", f"--run_dir={copy}", *stages).error
+    assert "holds an earlier run" in line and "--overwrite" in line and str(copy) in line
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "results.json", "dense.keras", "plots/loss.png"])
+def test_any_file_of_a_run_makes_it_an_earlier_run(tiny, tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(HarpError, match="holds an earlier run.*--overwrite"):
+        tiny()
+
+
+def test_files_of_others_do_not(tiny, idle, tmp_path):
+    (tmp_path / "run" / "plots").mkdir(parents=True)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    tiny().run()
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_overwrite_removes_only_what_a_run_wrote(tiny, idle, copy):
+    foreign = {"notes.txt": "a", "plots/mine.txt": "b", "tensorboard/pretrain/deeper/mine": "c", "dense.keras.bak": "d"}
+    for name, text in foreign.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(text)
+    tiny(run_dir=str(copy), overwrite=True).run()
+    assert set(contents(copy)) == {*foreign, "config.json", "report.html"}
+    assert all((copy / name).read_text() == text for name, text in foreign.items())
+    assert read(copy / "config.json")["flags"]["init_from"].endswith("tiny.keras")
+
+
+@pytest.mark.parametrize(
+    "first, removed, stages_left",
+    [
+        ("prune", {"scored.keras", "rates.json", "pruned.keras", "model_sparse.tflite", "results.json"}, ["pretrain"]),
+        ("finetune", {"model_sparse.tflite", "results.json"}, ["pretrain", "prune"]),
+    ],
+)
+def test_overwrite_of_a_later_stage_keeps_what_it_builds_upon(tiny, idle, copy, first, removed, stages_left):
+    before = contents(copy)
+    tiny(run_dir=str(copy), init_from=None, stages=(first,), overwrite=True, train_limit=256).run()
+    after = contents(copy)
+    gone = {name for name in set(before) - set(after) if not name.startswith("tensorboard")}
+    assert gone == removed
+    assert after["dense.keras"] == before["dense.keras"] and after["model.tflite"] == before["model.tflite"]
+    assert {name.split("/")[1] for name in after if name.startswith("tensorboard")} == set(stages_left)
+    kept = [line for line in before["metrics.jsonl"].splitlines() if json.loads(line)["stage"] in stages_left]
+    assert after["metrics.jsonl"].splitlines() == kept
+
+
+def test_a_half_line_of_a_killed_run_is_dropped(tiny, idle, copy):
+    for name in ("results.json", "model_sparse.tflite"):
+        (copy / name).unlink()
+    shutil.rmtree(copy / "tensorboard" / "finetune")
+    whole = (copy / "metrics.jsonl").read_bytes()
+    pruned = b"".join(line for line in whole.splitlines(keepends=True) if b'"finetune"' not in line)
+    (copy / "metrics.jsonl").write_bytes(pruned + b'{"stage": "finetune", "ep')
+    tiny(run_dir=str(copy), init_from=None, stages=("finetune",)).run()
+    assert (copy / "metrics.jsonl").read_bytes() == pruned
+
+
+@pytest.mark.parametrize("stage, name", [("prune", "dense.keras"), ("finetune", "scored.keras")])
+def test_overwrite_does_not_remove_what_the_run_starts_from(tiny, idle, copy, stage, name):
+    before = contents(copy)
+    for origin in (copy, copy / name, os.path.relpath(copy / name)):
+        with pytest.raises(HarpError, match=f"--overwrite would remove .*{name}.*leave out --init_from"):
+            tiny(run_dir=str(copy), init_from=str(origin), stages=(stage,), overwrite=True)
+    assert contents(copy) == before
+
+
+def test_a_mistake_is_found_before_overwrite_removes_anything(tiny, copy):
+    before = contents(copy)
+    for mistake in ({"batch_size": 10_000}, {"dataset": "npz:none.npz"}, {"strategy": "none.json"}, {"model": "none"}):
+        with pytest.raises(HarpError):
+            tiny(run_dir=str(copy), **{"init_from": None, "stages": ("pretrain", "prune"), **mistake}, overwrite=True)
+    assert contents(copy) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_run_directory(tiny, tmp_path):
+    (tmp_path / "run").mkdir(mode=0o500)
+    with pytest.raises(HarpError, match="cannot be written: Permission denied"):
+        tiny()
+
+
+def test_a_network_whose_numbers_are_no_numbers_stops(tiny, tmp_path):
+    run = tiny(prune_learning_rate=1e30, loss="natural", prune_epochs=2)
+    with pytest.raises(HarpError, match="loss became (nan|inf).*between steps"):
+        run.run()
+
+
+# Evaluate and export on their own ------------------------------------------------------------------------------------
+
+
+def test_evaluate_adds_an_attack_and_loses_none(program, copy):
+    before = contents(copy)
+    old = read(copy / "results.json")
+    ended = program("evaluate", f"--target={copy}", "--eval_steps=2", "--robust_limit=40")
+    assert ended.status == 0, ended.err
+    new = read(copy / "results.json")
+    assert list(new) == list(old)
+    for key in old:
+        assert new[key]["robust_accuracy"]["pgd3"] == old[key]["robust_accuracy"]["pgd3"]
+        assert set(new[key]["robust_accuracy"]) == {"pgd2", "pgd3"}
+        assert new[key]["n_robust"] == 40
+        same = set(old[key]) - {"robust_accuracy", "n_robust"}
+        assert {name: new[key][name] for name in same} == {name: old[key][name] for name in same}
+    after = contents(copy)
+    assert {name for name in before if before[name] != after[name]} == {"results.json", "report.html"}
+    assert "PGD-2" in ended.out and "PGD-3" in ended.out and "pruned (.tflite)" in ended.out
+
+
+def test_evaluate_again_gives_the_same_figures(program, copy):
+    before = (copy / "results.json").read_bytes()
+    (copy / "results.json").unlink()
+    assert program("evaluate", f"--target={copy}").status == 0
+    assert (copy / "results.json").read_bytes() == before
+
+
+def test_evaluate_after_a_run_with_overwrite_removes_nothing(program, copy):
+    config = read(copy / "config.json")
+    config["flags"]["overwrite"] = True
+    (copy / "config.json").write_text(json.dumps(config))
+    before = contents(copy)
+    assert program("evaluate", f"--target={copy}", "--test_limit=20").status == 0
+    assert set(contents(copy)) == set(before)
+
+
+@pytest.mark.parametrize("name", ["dense", "pruned", "scored"])
+def test_evaluate_a_file(program, small_run, tmp_path, name):
+    path = shutil.copy(small_run[0] / f"{name}.keras", tmp_path)
+    flags = ["--test_limit=100", "--eps=0.1", "--eval_steps=3", "--train_limit=256", "--seed=7"]
+    ended = program("evaluate", f"--target={path}", *flags)
+    assert ended.status == 0, ended.err
+    assert os.listdir(tmp_path) == [f"{name}.keras"]
+    if name != "scored":  # whose weights are those before finetuning
+        figures = read(small_run[0] / "results.json")[name]
+        assert f"{100 * figures['natural_accuracy']:.1f}" in ended.out
+        assert f"{100 * figures['robust_accuracy']['pgd3']:.1f}" in ended.out
+    assert ("95." in ended.out) == (name != "dense")
+
+
+def test_evaluate_a_file_that_is_no_model_for_these_images(program, tmp_path):
+    (tmp_path / "a.keras").write_bytes(b"no")
+    assert "could not be read as a Keras 3 model" in program("evaluate", f"--target={tmp_path / 'a.keras'}").error
+    keras.Sequential([keras.Input((4, 4, 3)), keras_layers.Flatten(), keras_layers.Dense(10)]).save(tmp_path / "b.keras")
+    assert "the data set has images of shape" in program("evaluate", f"--target={tmp_path / 'b.keras'}").error
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", '{"dense": 1}', '{"dense": {}}', '{"dense": {"robust_accuracy": 1}}'])
+def test_damaged_results_are_not_lost(program, copy, monkeypatch, content):
+    monkeypatch.setattr(Run, "measure", lambda *args: pytest.fail("found only after the evaluation"))
+    (copy / "results.json").write_text(content)
+    before = contents(copy)
+    line = program("evaluate", f"--target={copy}").error
+    assert str(copy / "results.json") in line and "Remove" in line
+    assert contents(copy) == before
+
+
+def test_export_gives_the_same_files_again(program, copy):
+    before = contents(copy)
+    for name in ("model.tflite", "model_sparse.tflite"):
+        (copy / name).unlink()
+    ended = program("export", f"--target={copy}")
+    assert ended.status == 0, ended.err
+    after = contents(copy)
+    assert {name for name in before if before[name] != after[name]} <= {"report.html"}
+    assert ended.out.count("of the Keras model") == 2
+
+
+def test_export_a_run_without_models(program, copy):
+    for path in copy.glob("*.keras"):
+        path.unlink()
+    for name in ("export", "evaluate"):
+        assert "neither dense.keras nor pruned.keras" in program(name, f"--target={copy}").error
+
+
+def test_export_strips_a_file_with_scores(program, small_run, tmp_path):
+    path = shutil.copy(small_run[0] / "scored.keras", tmp_path)
+    ended = program("export", f"--target={path}")
+    assert ended.status == 0, ended.err
+    kept = {path: row["kept"] for path, row in read(small_run[0] / "rates.json")["layers"].items()}
+    written = tmp_path / "scored.tflite"
+    assert {kernel.name: kernel.nonzero for kernel in deploy.kernel_nonzeros(written)} == kept
+    assert str(written) in ended.out
+    assert sorted(os.listdir(tmp_path)) == ["scored.keras", "scored.tflite"]
+
+
+def test_export_where_and_how(program, small_run, tmp_path):
+    pruned = small_run[0] / "pruned.keras"
+    dense = tmp_path / "dense.tflite"
+    assert program("export", f"--target={pruned}", f"--output={dense}", "--nosparse").status == 0
+    assert not any(kernel.sparse for kernel in deploy.kernel_nonzeros(dense))
+    sparse = tmp_path / "sparse.tflite"
+    assert program("export", f"--target={pruned}", f"--output={sparse}").status == 0
+    assert any(kernel.sparse for kernel in deploy.kernel_nonzeros(sparse))
+    assert sparse.stat().st_size < dense.stat().st_size
+    assert "existing folder" in program("export", f"--target={pruned}", f"--output={tmp_path}/no/x.tflite").error
+    (tmp_path / "bad.keras").write_bytes(b"no")
+    assert "could not be read as a Keras 3 model" in program("export", f"--target={tmp_path / 'bad.keras'}").error
+    assert not (tmp_path / "bad.tflite").exists()
