@@ -46,9 +46,7 @@ class RunConfig:
     )
     data_dir: str | None = _setting(None, "Folder where TensorFlow Datasets keeps its data.")
     download: bool = _setting(False, "Let TensorFlow Datasets download the dataset.")
-    validation_fraction: float = _setting(
-        0.1, "Fraction of the training images held out for validation.", 0.001, 0.9
-    )
+    validation_fraction: float = _setting(0.1, "Fraction of the training images held out for validation.", 0.001, 0.9)
     train_limit: int | None = _setting(None, "Use at most so many training images.", 1)
     test_limit: int | None = _setting(None, "Use at most so many test images.", 1)
 
@@ -62,22 +60,16 @@ class RunConfig:
     norm: str = _setting("linf", "Norm of the threat model.", choices=("linf", "l2"))
     eps: float = _setting(8 / 255, "Radius of the attack, in units of [0, 1] pixels.", 0)
     attack_steps: int = _setting(10, "Gradient steps of the training attack.", 1)
-    attack_step_size: float | None = _setting(
-        None, "Step of the training attack in [0, 1] pixels; default eps / 4.", 0
-    )
+    attack_step_size: float | None = _setting(None, "Step of the training attack in [0, 1] pixels; default eps / 4.", 0)
 
     target_sparsity: float = _setting(0.99, "Fraction of the prunable weights to remove, in (0, 1).")
-    mode: str = _setting(
-        "harp", "harp learns scores and rates; score or rate only one of them.", choices=PRUNE_MODES
-    )
+    mode: str = _setting("harp", "harp learns scores and rates; score or rate only one of them.", choices=PRUNE_MODES)
     strategy: str = _setting("uniform", "Initial rates: uniform, erk, lamp, or the path of a rates.json.")
     initial_rate: float | None = _setting(
         None, "Fraction kept at the start; default 0.1, for mode score the target.", _MORE_THAN_0, 1
     )
     budget: str = _setting("weights", "What the size penalty counts.", choices=BUDGETS)
-    floor_factor: float = _setting(
-        0.1, "No layer's rate falls below this times the target rate.", 1e-6, 0.999
-    )
+    floor_factor: float = _setting(0.1, "No layer's rate falls below this times the target rate.", 1e-6, 0.999)
     gamma: float = _setting(0.01, "gamma_0, by which the factor of the size penalty rises per epoch.", _MORE_THAN_0)
     skip: tuple[str, ...] = _setting((), "Names of layers to leave unpruned.")
 
@@ -85,9 +77,7 @@ class RunConfig:
     optimizer: str = _setting("sgd", "Optimiser of all stages.", choices=("sgd", "adam"))
     momentum: float = _setting(0.9, "Momentum of sgd.", 0, 0.9999)
     weight_decay: float = _setting(5e-4, "L2 decay added to the gradients; never on scores and rates.", 0)
-    schedule: str = _setting(
-        "cosine", "Learning-rate schedule of each stage.", choices=("cosine", "step", "constant")
-    )
+    schedule: str = _setting("cosine", "Learning-rate schedule of each stage.", choices=("cosine", "step", "constant"))
     warmup_epochs: float = _setting(0.0, "Epochs of linear warm-up at the start of pretrain.", 0)
     pretrain_epochs: int = _setting(100, "Epochs of the dense model.", 1)
     prune_epochs: int = _setting(20, "Epochs of the prune stage.", 1)
@@ -98,9 +88,7 @@ class RunConfig:
 
     eval_steps: int = _setting(20, "Gradient steps of PGD in the final evaluation.", 1)
     eval_step_size: float | None = _setting(None, "Step of PGD in the final evaluation; default eps / 10.", 0)
-    robust_limit: int | None = _setting(
-        None, "Attack at most so many test images in the final evaluation.", 1
-    )
+    robust_limit: int | None = _setting(None, "Attack at most so many test images in the final evaluation.", 1)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

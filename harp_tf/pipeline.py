@@ -261,9 +261,7 @@ class Run:
         if not (self.dir / "dense.keras").exists():
             save_keras(self.network, self.dir / "dense.keras")
         self.network = self._wrap(self.network)
-        callbacks = (
-            [] if self.config.mode == "score" else [training.StepwiseRegularization(self.config.gamma)]
-        )
+        callbacks = [] if self.config.mode == "score" else [training.StepwiseRegularization(self.config.gamma)]
         best = self._train("prune", self.config.prune_epochs, self.config.prune_learning_rate, callbacks)
         projected = layers.project_to_budget(self.network) or best.projected
         if projected:
@@ -354,9 +352,7 @@ class Run:
             if path.exists():
                 found[name], _ = models.load_or_build(str(path), self.data.input_shape, self.data.num_classes)
         if not found:
-            raise HarpError(
-                f"The run directory {self.dir} holds neither dense.keras nor pruned.keras. Train first."
-            )
+            raise HarpError(f"The run directory {self.dir} holds neither dense.keras nor pruned.keras. Train first.")
         return found
 
     def export(self) -> None:

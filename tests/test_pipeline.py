@@ -13,6 +13,7 @@ from keras import layers as keras_layers
 
 from harp_tf import data, deploy, layers, pipeline, report
 from harp_tf.config import RunConfig
+from harp_tf.files import save_keras
 from harp_tf.pipeline import Run
 from harp_tf.types import HarpError
 
@@ -118,6 +119,10 @@ def kernels(path) -> dict[str, np.ndarray]:
     return {layer.name: np.asarray(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
 
 
+def counts(rates: dict) -> dict[str, int]:
+    return {path: row["kept"] for path, row in rates["layers"].items()}
+
+
 def contents(folder) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -130,15 +135,13 @@ def metrics(run_dir) -> list[dict]:
 
 
 @pytest.mark.parametrize("sparsity", [0.9, 0.95, 0.99, 0.995, 0.999])
-def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, small_run, lines):
-    run = tiny(
-        init_from=str(small_run[0]), target_sparsity=sparsity, stages=("prune", "export"), gamma=0.1, floor_factor=0.05
-    )
+def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines):
+    run = tiny(target_sparsity=sparsity, stages=("prune", "export"), gamma=0.1)
     run.run()
-    budget = math.floor((1 - sparsity) * 14_916 + 1e-9)
+    budget = math.floor((1 - sparsity) * WEIGHTS + 1e-9)
     rates = read(run.dir / "rates.json")
     assert rates["budget"] == budget and rates["kept"] <= budget
-    kept = {path: row["kept"] for path, row in rates["layers"].items()}
+    kept = counts(rates)
     assert sum(kept.values()) == rates["kept"] and min(kept.values()) >= 1
     scored = keras.models.load_model(run.dir / "scored.keras")
     pruned = keras.models.load_model(run.dir / "pruned.keras")
@@ -160,9 +163,10 @@ def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, small_run, l
 # Where a run starts from -----------------------------------------------------------------------------------------
 
 
-def test_from_a_run_directory(tiny, small_run):
+def test_from_a_run_directory_with_its_learned_rates(tiny, small_run):
     before = contents(small_run[0])
-    run = tiny(init_from=str(small_run[0]))
+    learned = small_run[0] / "rates.json"
+    run = tiny(init_from=str(small_run[0]), strategy=str(learned), mode="score", target_sparsity=0.95)
     run.run()
     original, mine = kernels(small_run[0] / "dense.keras"), kernels(run.dir / "dense.keras")
     pruned = kernels(run.dir / "pruned.keras")
@@ -171,13 +175,38 @@ def test_from_a_run_directory(tiny, small_run):
         np.testing.assert_array_equal(pruned[name], original[name] * (pruned[name] != 0))
     assert {line["stage"] for line in metrics(run.dir)} == {"prune"}
     assert contents(small_run[0]) == before
+    rates = read(run.dir / "rates.json")
+    assert counts(rates) == counts(read(learned))
+    assert (rates["strategy"], rates["projected"]) == (str(learned), False)
 
 
-def test_a_model_that_was_trained_already_is_not_pretrained(program, tiny_file, tmp_path):
+def test_a_trained_file_is_not_pretrained_and_test_images_wait_for_evaluate(program, tiny_file, tmp_path, monkeypatch):
+    touched = []
+
+    class Watched:
+        def __init__(self, split):
+            self.split = split
+
+        def __getattr__(self, name):
+            touched.append(name)
+            return getattr(self.split, name)
+
+    def evaluate(run):
+        touched.append("evaluate begins")
+        original_evaluate(run)
+
+    def load(*args, **settings):
+        splits = original_load(*args, **settings)
+        return dataclasses.replace(splits, test=Watched(splits.test))
+
+    original_load, original_evaluate = data.load, Run.evaluate
+    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(Run, "evaluate", evaluate)
     flags = ["--train_limit=64", "--batch_size=32", "--attack_steps=1", "--prune_epochs=1", "--finetune_epochs=1"]
     flags += ["--eval_steps=1", "--test_limit=40", f"--run_dir={tmp_path / 'run'}", "--target_sparsity=0.8"]
     ended = program("train", f"--model={tiny_file}", *flags)
     assert ended.status == 0, ended.err
+    assert touched[0] == "evaluate begins" and "batches" in touched
     assert "pretrain" not in ended.out and "pruned (.tflite)" in ended.out
     assert [line["stage"] for line in metrics(tmp_path / "run")] == ["prune", "finetune"]
     original, mine = kernels(tiny_file), kernels(tmp_path / "run" / "dense.keras")
@@ -186,6 +215,23 @@ def test_a_model_that_was_trained_already_is_not_pretrained(program, tiny_file, 
     before = contents(tmp_path / "run")
     assert "holds an earlier run" in program("train", f"--model={tiny_file}", *flags).error
     assert contents(tmp_path / "run") == before
+
+
+def test_finetuning_a_run_in_a_new_directory_says_its_rates(tiny, tmp_path):
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    network = layers.prune(tiny_model(), 0.8, initial_rate=0.1, verbose=False)
+    save_keras(network, origin / "scored.keras")
+    run = tiny(init_from=str(origin), stages=("finetune",), target_sparsity=0.5, mode="score")
+    run.run()
+    rates = read(run.dir / "rates.json")
+    # Those of the network, not of the flags, which cannot change it any more.
+    expected = {path: row["kept"] for path, row in layers.rate_table(network).items()}
+    assert counts(rates) == expected
+    assert (rates["target_sparsity"], rates["mode"], rates["weights"]) == (0.8, "harp", WEIGHTS)
+    assert rates["budget"] == math.floor(0.2 * WEIGHTS)
+    nonzeros = {f"{name}/kernel": (kernel != 0).sum() for name, kernel in kernels(run.dir / "pruned.keras").items()}
+    assert nonzeros == expected
 
 
 @pytest.mark.parametrize(
@@ -247,35 +293,23 @@ def test_the_users_function_is_seeded(tiny, module_of_a_user, tmp_path):
     assert (first_kernel(1, "c") != first_kernel(2, "d")).all()
 
 
-def test_finetuning_a_run_in_a_new_directory_says_its_rates(tiny, small_run):
-    run = tiny(init_from=str(small_run[0]), stages=("finetune",), target_sparsity=0.5, mode="score")
-    run.run()
-    mine, original = (read(path / "rates.json") for path in (run.dir, small_run[0]))
-    assert mine["layers"] == original["layers"]
-    # Those of the network, not of the flags, which cannot change it any more.
-    for key in ("target_sparsity", "budget", "mode", "weights", "kept"):
-        assert mine[key] == original[key]
-    assert sum((kernel != 0).sum() for kernel in kernels(run.dir / "pruned.keras").values()) == original["kept"]
-
-
 # Settings reach their places -----------------------------------------------------------------------------------------
 
 
-def test_score_mode_keeps_its_initial_rates(tiny):
-    run = tiny(mode="score")
+def test_score_mode_keeps_the_rates_of_a_file_that_was_read_at_the_start(tiny, tmp_path):
+    path = tmp_path / "rates.json"
+    path.write_text(json.dumps({"first/kernel": 0.5, "second/kernel": 0.05, "last/kernel": 0.05}))
+    run = tiny(strategy=str(path), mode="score")
+    path.unlink()  # hours before the prune stage begins
     run.run()
     rates = read(run.dir / "rates.json")
-    assert (rates["mode"], rates["projected"]) == ("score", False)
+    assert counts(rates) == {"first/kernel": 36, "second/kernel": 58, "last/kernel": 128}
+    assert (rates["mode"], rates["projected"], rates["kept"]) == ("score", False, 222)
     assert rates["kept"] <= rates["budget"] == math.floor(0.1 * WEIGHTS)
-    for row in rates["layers"].values():
-        assert row["kept"] == pytest.approx(0.1 * row["weights"], abs=1.01)
     scored = keras.models.load_model(run.dir / "scored.keras")
     initial = layers.prune(tiny_model(), 0.9, mode="score", verbose=False)
-    changed = [
-        (np.asarray(a.scores.scores) != np.asarray(b.scores.scores)).any()
-        for a, b in zip(layers.pruned_kernels(scored), layers.pruned_kernels(initial), strict=True)
-    ]
-    assert all(changed)
+    for a, b in zip(layers.pruned_kernels(scored), layers.pruned_kernels(initial), strict=True):
+        assert (np.asarray(a.scores.scores) != np.asarray(b.scores.scores)).any()
 
 
 def test_rate_mode_keeps_its_initial_scores(tiny):
@@ -287,29 +321,6 @@ def test_rate_mode_keeps_its_initial_scores(tiny):
     for a, b in zip(layers.pruned_kernels(scored), layers.pruned_kernels(initial), strict=True):
         np.testing.assert_array_equal(np.asarray(a.scores.scores), np.asarray(b.scores.scores))
         assert float(a.scores.rate()) != float(b.scores.rate())
-
-
-def test_learned_rates_can_be_fed_back(tiny, tmp_path, small_run):
-    rates = small_run[0] / "rates.json"
-    run = tiny(
-        init_from=str(small_run[0]), strategy=str(rates), mode="score", target_sparsity=0.95, stages=("prune",)
-    )
-    run.run()
-    again, learned = read(run.dir / "rates.json"), read(rates)
-    assert {path: row["kept"] for path, row in again["layers"].items()} == {
-        path: row["kept"] for path, row in learned["layers"].items()
-    }
-    assert again["strategy"] == str(rates)
-
-
-def test_a_strategy_file_is_read_at_the_start(tiny, tmp_path):
-    path = tmp_path / "rates.json"
-    path.write_text(json.dumps({"first/kernel": 0.5, "second/kernel": 0.05, "last/kernel": 0.05}))
-    run = tiny(strategy=str(path), mode="score")
-    path.unlink()  # hours before the prune stage begins
-    run.run()
-    kept = {path: row["kept"] for path, row in read(run.dir / "rates.json")["layers"].items()}
-    assert kept == {"first/kernel": 36, "second/kernel": 58, "last/kernel": 128}
 
 
 @pytest.mark.parametrize("loss", ["natural", "trades", "mart"])
@@ -335,6 +346,7 @@ def test_the_schedule_of_free_counts_its_replays(tiny, module_of_a_user):
         warmup_epochs=1.0,
     )
     run.run()
+
     # Four epochs of four batches, each used three times: 48 updates, 12 of them warm-up.
     def cosine(step):
         return 0.1 * 0.5 * (1 + math.cos(math.pi * (step - 12) / 35))
@@ -364,32 +376,10 @@ def test_settings_of_the_data_and_the_pruning(tiny):
 
 def test_every_setting_is_used():
     """A flag that nobody reads would be a promise that nobody keeps."""
-    sources = "".join(
-        (pipeline.Path(pipeline.__file__).parent / name).read_text() for name in ("pipeline.py", "train.py", "config.py")
-    )
-    for field in dataclasses.fields(RunConfig):
-        assert f"config.{field.name}" in sources or f"c.{field.name}" in sources or f"self.{field.name}" in sources, field
-
-
-def test_the_test_split_is_not_touched_before_evaluate(tiny, monkeypatch):
-    touched = []
-
-    class Watched:
-        def __init__(self, split):
-            self.split = split
-
-        def __getattr__(self, name):
-            touched.append(name)
-            return getattr(self.split, name)
-
-    load = data.load
-    monkeypatch.setattr(
-        data, "load", lambda *a, **k: dataclasses.replace(splits := load(*a, **k), test=Watched(splits.test))
-    )
-    tiny(stages=("prune", "finetune", "export")).run()
-    assert touched == []
-    tiny(stages=("evaluate",)).run()
-    assert "batches" in touched
+    folder = pipeline.Path(pipeline.__file__).parent
+    sources = "".join((folder / name).read_text() for name in ("pipeline.py", "train.py", "config.py"))
+    for name in RunConfig.__dataclass_fields__:
+        assert any(f"{owner}.{name}" in sources for owner in ("config", "c", "self")), name
 
 
 # The run directory ---------------------------------------------------------------------------------------------------
@@ -484,14 +474,8 @@ def test_a_mistake_is_found_before_overwrite_removes_anything(tiny, copy):
     assert contents(copy) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_run_directory(tiny, tmp_path):
-    (tmp_path / "run").mkdir(mode=0o500)
-    with pytest.raises(HarpError, match="cannot be written: Permission denied"):
-        tiny()
-
-
-def test_a_network_whose_numbers_are_no_numbers_stops(tiny, tmp_path):
+@pytest.mark.slow
+def test_a_network_whose_numbers_are_no_numbers_stops(tiny):
     run = tiny(prune_learning_rate=1e30, loss="natural", prune_epochs=2)
     with pytest.raises(HarpError, match="loss became (nan|inf).*between steps"):
         run.run()
@@ -518,23 +502,19 @@ def test_evaluate_adds_an_attack_and_loses_none(program, copy):
     assert "PGD-2" in ended.out and "PGD-3" in ended.out and "pruned (.tflite)" in ended.out
 
 
-def test_evaluate_again_gives_the_same_figures(program, copy):
-    before = (copy / "results.json").read_bytes()
-    (copy / "results.json").unlink()
-    assert program("evaluate", f"--target={copy}").status == 0
-    assert (copy / "results.json").read_bytes() == before
-
-
-def test_evaluate_after_a_run_with_overwrite_removes_nothing(program, copy):
+def test_evaluate_again_gives_the_same_figures_and_never_overwrites(program, copy):
     config = read(copy / "config.json")
-    config["flags"]["overwrite"] = True
+    config["flags"]["overwrite"] = True  # as after `train --overwrite`
     (copy / "config.json").write_text(json.dumps(config))
     before = contents(copy)
-    assert program("evaluate", f"--target={copy}", "--test_limit=20").status == 0
-    assert set(contents(copy)) == set(before)
+    (copy / "results.json").unlink()
+    assert program("evaluate", f"--target={copy}").status == 0
+    after = contents(copy)
+    assert set(after) == set(before)
+    assert {name for name in before if before[name] != after[name]} <= {"report.html"}
 
 
-@pytest.mark.parametrize("name", ["dense", "pruned", "scored"])
+@pytest.mark.parametrize("name", ["dense", "scored"])
 def test_evaluate_a_file(program, small_run, tmp_path, name):
     path = shutil.copy(small_run[0] / f"{name}.keras", tmp_path)
     flags = ["--test_limit=100", "--eps=0.1", "--eval_steps=3", "--train_limit=256", "--seed=7"]
@@ -551,11 +531,14 @@ def test_evaluate_a_file(program, small_run, tmp_path, name):
 def test_evaluate_a_file_that_is_no_model_for_these_images(program, tmp_path):
     (tmp_path / "a.keras").write_bytes(b"no")
     assert "could not be read as a Keras 3 model" in program("evaluate", f"--target={tmp_path / 'a.keras'}").error
-    keras.Sequential([keras.Input((4, 4, 3)), keras_layers.Flatten(), keras_layers.Dense(10)]).save(tmp_path / "b.keras")
+    other = keras.Sequential([keras.Input((4, 4, 3)), keras_layers.Flatten(), keras_layers.Dense(10)])
+    other.save(tmp_path / "b.keras")
     assert "the data set has images of shape" in program("evaluate", f"--target={tmp_path / 'b.keras'}").error
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "3", '{"dense": 1}', '{"dense": {}}', '{"dense": {"robust_accuracy": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"dense": 1}', '{"dense": {}}', '{"dense": {"robust_accuracy": 1}}', "[" * 100_000]
+)
 def test_damaged_results_are_not_lost(program, copy, monkeypatch, content):
     monkeypatch.setattr(Run, "measure", lambda *args: pytest.fail("found only after the evaluation"))
     (copy / "results.json").write_text(content)
@@ -587,7 +570,7 @@ def test_export_strips_a_file_with_scores(program, small_run, tmp_path):
     path = shutil.copy(small_run[0] / "scored.keras", tmp_path)
     ended = program("export", f"--target={path}")
     assert ended.status == 0, ended.err
-    kept = {path: row["kept"] for path, row in read(small_run[0] / "rates.json")["layers"].items()}
+    kept = counts(read(small_run[0] / "rates.json"))
     written = tmp_path / "scored.tflite"
     assert {kernel.name: kernel.nonzero for kernel in deploy.kernel_nonzeros(written)} == kept
     assert str(written) in ended.out

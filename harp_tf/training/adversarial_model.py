@@ -66,12 +66,13 @@ class AdversarialModel(keras.Model):
             self._costs = kernel_costs(network)
             self._target_rate = pruning_spec(network).target_rate
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
-            shape = (self.robust_loss.batch_size, *network.input_shape[1:])
-            if None in shape:
+            size = tuple(getattr(network, "input_shape", (None, None))[1:])
+            if None in size:
                 raise HarpError(
                     f"The loss 'free' keeps a perturbation of fixed size, and the network takes images of the open "
-                    f"size {network.input_shape[1:]}. Build it with a fixed input size."
+                    f"size {size}. Build it with a fixed input size: keras.Input((height, width, channels))."
                 )
+            shape = (self.robust_loss.batch_size, *size)
             self._perturbation = keras.Variable(tf.zeros(shape), trainable=False, name="perturbation")
         names = ["natural_loss", "robust_loss"] + (["hw_loss", "gamma", "rate"] if self._kernels else [])
         self._means = {name: keras.metrics.Mean(name=name) for name in names}

@@ -78,7 +78,7 @@ class KeepBest(keras.callbacks.Callback):
         HarpError: if the model is no AdversarialModel, or an epoch ends without validation.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.best: tuple[float, float] | None = None
         self.best_epoch: int | None = None
@@ -212,5 +212,5 @@ class EpochLine(keras.callbacks.Callback):
             if known:
                 parts.append(" ".join([title, *known]))
         if self.stage == "prune":
-            parts.append(f"gamma {logs['gamma']:g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
+            parts.append(f"gamma {logs["gamma"]:.4g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
         self.say("  ".join([*parts, f"{time.monotonic() - self._start:.0f} s"]))

@@ -34,13 +34,6 @@ def test_stage_by_stage_in_this_process_equals_one_go_in_another(program, small_
     assert {key for key in settings[0] if settings[0][key] != settings[1][key]} == {"run_dir", "stages"}
 
 
-def test_another_seed_gives_another_run(program, small_run, small_flags, tmp_path, no_plots):
-    run_dir = tmp_path / "run"
-    ended = program("train", f"--flagfile={small_flags}", f"--run_dir={run_dir}", "--stages=pretrain", "--seed=8")
-    assert ended.status == 0, ended.err
-    assert metrics(run_dir)[0]["logs"]["loss"] != metrics(small_run[0])[0]["logs"]["loss"]
-
-
 def test_finetune_again_starts_from_the_pruned_model_not_from_the_finetuned(
     program, small_run, small_flags, tmp_path, no_plots
 ):

@@ -179,6 +179,31 @@ def test_sharing_masks_changes_no_result(pruned, trainer_of, fit, monkeypatch):
     assert_equal_weights(network, alone, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "loss, training, inference",
+    [
+        ("natural", 1, 0),
+        ("pgd", 1, 3 + 1),  # the steps of the attack, and the clean figures
+        ("trades", 2, 1 + 3),  # the attack's clean prediction, and its steps
+        ("mart", 2, 3),
+        (FreeAdversarialTraining(batch_size=48, replays=4), 4, 1),  # the clean figures once
+    ],
+    ids=LOSS_NAMES,
+)
+def test_a_step_makes_no_needless_pass(classifier, trainer_of, data, loss, training, inference):
+    modes = []
+
+    class Spy(keras.layers.Layer):
+        def call(self, inputs, training=None):
+            modes.append(training)
+            return inputs
+
+    trainer = trainer_of(keras.Sequential([keras.Input((4, 4, 1)), Spy(), classifier()]), loss, PGD(eps=0.1, steps=3))
+    modes.clear()
+    trainer.train_on_batch(*data)
+    assert (modes.count(True), modes.count(False)) == (training, inference) and len(modes) == training + inference
+
+
 # What a step moves ------------------------------------------------------------------------------------------------
 
 
