@@ -212,5 +212,5 @@ class EpochLine(keras.callbacks.Callback):
             if known:
                 parts.append(" ".join([title, *known]))
         if self.stage == "prune":
-            parts.append(f"gamma {logs["gamma"]:.4g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
+            parts.append(f"gamma {logs['gamma']:.4g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
         self.say("  ".join([*parts, f"{time.monotonic() - self._start:.0f} s"]))
