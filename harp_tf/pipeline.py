@@ -202,9 +202,7 @@ class Run:
         for images, labels in self.data.train.training_batches(batch, seed=self.config.seed).take(1):
             training.check_batch(self.network, images.numpy(), labels.numpy())
         if "prune" in self.config.stages:
-            wrapped = self._wrap(self.network, verbose=False)
-            layers.project_to_budget(wrapped)
-            layers.kernel_costs(wrapped)
+            self._wrap(self.network, verbose=False)
 
     def _prepare_directory(self) -> None:
         if not self._trains():

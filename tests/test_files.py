@@ -168,7 +168,7 @@ def test_addresses_in_memory_do_not_reach_the_file(tmp_path):
     for _ in range(2):
         policies = [keras.DTypePolicy("float32"), keras.DTypePolicy("float32")]
         dense = [keras.layers.Dense(3, dtype=policies[i % 2], name=f"d{i}") for i in range(4)]
-        model = keras.Sequential([keras.Input((3,)), *dense], name="shared")
+        model = keras.Sequential([keras.Input((3,), name="numbers"), *dense], name="shared")
         for layer in dense:
             layer.set_weights([np.ones((3, 3)), np.zeros(3)])
         held.append(model)  # so that the second one's objects lie elsewhere

@@ -135,7 +135,7 @@ def metrics(run_dir) -> list[dict]:
 
 
 @pytest.mark.parametrize("sparsity", [0.9, 0.95, 0.99, 0.995, 0.999])
-def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines):
+def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines, capsys):
     run = tiny(target_sparsity=sparsity, stages=("prune", "export"), gamma=0.1)
     run.run()
     budget = math.floor((1 - sparsity) * WEIGHTS + 1e-9)
@@ -158,6 +158,7 @@ def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines):
     # An epoch of four steps does not bring 10 % down to these: the run says that it had to project.
     assert rates["projected"] == any("projected onto it" in line for line in lines)
     assert rates["projected"] or sparsity < 0.99
+    assert "projected" not in capsys.readouterr().out, "told by a callback of another epoch than the one that is kept"
 
 
 # Where a run starts from -----------------------------------------------------------------------------------------

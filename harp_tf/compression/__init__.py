@@ -4,6 +4,7 @@ from harp_tf.compression.budget import project_counts, require_budget, weight_bu
 from harp_tf.compression.cost import hw_loss, multiply_adds, overall_rate
 from harp_tf.compression.masks import straight_through_mask, top_k_mask
 from harp_tf.compression.rates import (
+    MAX_LOGIT_GRADIENT,
     keep_count,
     logit_bounds,
     logit_for_count,
@@ -13,6 +14,7 @@ from harp_tf.compression.rates import (
 from harp_tf.compression.schedules import LearningRate, reaches_target, stepwise_gamma
 
 __all__ = [
+    "MAX_LOGIT_GRADIENT",
     "LearningRate",
     "hw_loss",
     "keep_count",

@@ -16,6 +16,13 @@ MAX_LOGIT = 5.0
 
 Without a bound a logit that jumps to, say, 38 stays there for good, since the sigmoid's slope is 0."""
 
+MAX_LOGIT_GRADIENT = 0.1
+"""Bound of the gradient of a rate logit in training.
+
+While the masks of a very sparse network still change quickly, single batches send gradients through a rate that are
+orders of magnitude too large, and one such step decides over a whole layer. Near the target, gradients stay far below
+this bound, so it does not change where rates settle."""
+
 
 def rate_from_logit(logit: tf.Tensor, minimum: float) -> tf.Tensor:
     """a = a_min + (1 - a_min) * sigmoid(r).

@@ -61,6 +61,7 @@ class AdversarialModel(keras.Model):
         self.seed = seed % 2**31
         self.gamma = keras.Variable(0.0, trainable=False, dtype="float32", name="gamma")
         self._kernels = pruned_kernels(network)
+        self._logits = {id(kernel.scores.logit) for kernel in self._kernels}
         self._undecayed = {id(variable) for variable in self._score_variables()}
         if self._kernels:
             self._costs = kernel_costs(network)
@@ -229,7 +230,7 @@ class AdversarialModel(keras.Model):
         # The images' gradient costs nothing where it is not used: the graph is pruned.
         *gradients, image_gradient = tape.gradient(scaled, [*variables, adversarial])
         self._record(terms, labels, weights, loss)
-        self.optimizer.apply([self._decayed(g, v) for g, v in zip(gradients, variables)], variables)
+        self.optimizer.apply([self._adjusted(g, v) for g, v in zip(gradients, variables)], variables)
         return terms, image_gradient
 
     def _terms(self, predict, images, adversarial, labels) -> tuple[losses.LossTerms, tf.Tensor]:
@@ -248,12 +249,20 @@ class AdversarialModel(keras.Model):
     def _score_variables(self) -> list[keras.Variable]:
         return [v for kernel in self._kernels for v in (kernel.scores.scores, kernel.scores.logit)]
 
-    def _decayed(self, gradient, variable):
-        """The gradient with its L2 decay, scaled like the loss; a variable without gradient stays as it is."""
-        if gradient is None or not self.weight_decay or id(variable) in self._undecayed:
+    def _adjusted(self, gradient, variable):
+        """The gradient for the optimiser: bounded for rates, with L2 decay for weights, both scaled like the loss.
+
+        A variable without gradient stays as it is.
+        """
+        if gradient is None:
+            return None
+        gradient = tf.convert_to_tensor(gradient)
+        if id(variable) in self._logits:
+            bound = self.optimizer.scale_loss(tf.constant(compression.MAX_LOGIT_GRADIENT))
+            return tf.clip_by_value(gradient, -bound, bound)
+        if id(variable) in self._undecayed or not self.weight_decay:
             return gradient
-        decay = self.optimizer.scale_loss(self.weight_decay * tf.convert_to_tensor(variable))
-        return tf.convert_to_tensor(gradient) + decay
+        return gradient + self.optimizer.scale_loss(self.weight_decay * tf.convert_to_tensor(variable))
 
     def _record(self, terms: losses.LossTerms, labels, weights, loss: tf.Tensor) -> None:
         count = tf.shape(labels)[0]

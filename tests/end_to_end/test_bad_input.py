@@ -106,6 +106,11 @@ def test_everything_skipped(refused):
     assert "has no layer that can be pruned" in line and "skipped on request" in line
 
 
+def test_a_layer_to_skip_that_does_not_exist(refused):
+    line = refused("--skip=conv1,cnov2")
+    assert "'cnov2'" in line and "conv2" in line
+
+
 def test_a_model_for_other_images_or_classes(refused, tmp_path):
     keras.Sequential([keras.Input((9, 9, 1)), layers.Flatten(), layers.Dense(10)]).save(tmp_path / "a.keras")
     assert "(None, 9, 9, 1)" in refused(f"--model={tmp_path / 'a.keras'}")
