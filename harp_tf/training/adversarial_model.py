@@ -135,6 +135,9 @@ class AdversarialModel(keras.Model):
             )
         check_first_batch(self.network, x, y)
         check_first_batch(self.network, *keras.utils.unpack_x_y_sample_weight(validation_data)[:2])
+        if self.compiled and not self.optimizer.built:
+            # Built inside the first step, the optimiser's variables would have it traced twice.
+            self.optimizer.build(self.trainable_variables)
         return super().fit(x, y, *args, callbacks=callbacks, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
