@@ -34,9 +34,7 @@ def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
         train, test = stratified_cut(labels, TEST_FRACTION, seed)
         return (images[train], labels[train]), (images[test], labels[test]), names
     if not (root / "test").is_dir():
-        raise HarpError(
-            f"'{root}' has a folder 'train' but no folder 'test'. Add one, or give '{root / 'train'}'."
-        )
+        raise HarpError(f"'{root}' has a folder 'train' but no folder 'test'. Add one, or give '{root / 'train'}'.")
     images, labels, names = _read(root / "train")
     test_images, test_labels, test_names = _read(root / "test")
     if names != test_names:
@@ -51,9 +49,7 @@ def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
-        raise HarpError(
-            f"'{folder}' holds {len(classes)} class folder(s); expected one folder per class, at least 2."
-        )
+        raise HarpError(f"'{folder}' holds {len(classes)} class folder(s); expected one folder per class, at least 2.")
     files = []
     labels = []
     for label, directory in enumerate(classes):

@@ -48,9 +48,7 @@ def _read(directory: Path, name: str, dimensions: int) -> np.ndarray:
     if not path.is_file():
         path = directory / f"{name}.gz"
     if not path.is_file():
-        raise HarpError(
-            f"There is no file '{name}' or '{name}.gz' in '{directory}'. Put the four IDX files there."
-        )
+        raise HarpError(f"There is no file '{name}' or '{name}.gz' in '{directory}'. Put the four IDX files there.")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -65,7 +63,6 @@ def _read(directory: Path, name: str, dimensions: int) -> np.ndarray:
     values = np.frombuffer(content, np.uint8, offset=header)
     if values.size != np.prod(shape, dtype=np.int64):
         raise HarpError(
-            f"'{path}' announces {shape.tolist()} values and holds {values.size}: it is cut off. "
-            "Fetch it again."
+            f"'{path}' announces {shape.tolist()} values and holds {values.size}: it is cut off. Fetch it again."
         )
     return values.reshape(shape)

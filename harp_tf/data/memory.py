@@ -71,9 +71,7 @@ def _to_float(images):
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
 
 
-def split_arrays(
-    name: str, train: Labelled, test: Labelled, class_names: tuple[str, ...], cuts: Cuts
-) -> DataSplits:
+def split_arrays(name: str, train: Labelled, test: Labelled, class_names: tuple[str, ...], cuts: Cuts) -> DataSplits:
     """Returns the splits of a data set in memory; validation is cut from `train`.
 
     32x32 colour images are augmented by shifting and mirroring, as is the custom for CIFAR-10. Sets with
@@ -101,9 +99,7 @@ def split_arrays(
         input_shape=tuple(images.shape[1:]),
         num_classes=len(class_names),
         class_names=class_names,
-        train=MemorySplit(
-            images[kept], labels[kept], shift=shift, mirror=shift and "svhn" not in name.lower()
-        ),
+        train=MemorySplit(images[kept], labels[kept], shift=shift, mirror=shift and "svhn" not in name.lower()),
         validation=MemorySplit(images[cut], labels[cut]),
         test=MemorySplit(test[0][chosen], test[1][chosen]),
     )

@@ -44,15 +44,11 @@ def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.size == 0:
-        raise HarpError(
-            f"'{path}': expected {key} of shape [n, H, W] or [n, H, W, C], received {images.shape}."
-        )
+        raise HarpError(f"'{path}': expected {key} of shape [n, H, W] or [n, H, W, C], received {images.shape}.")
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating):
-        raise HarpError(
-            f"'{path}': {key} is {images.dtype}; store images as uint8 in [0, 255] or float32 in [0, 1]."
-        )
+        raise HarpError(f"'{path}': {key} is {images.dtype}; store images as uint8 in [0, 255] or float32 in [0, 1].")
     if not (images.min() >= 0 and images.max() <= 1):  # written so that NaN is refused as well
         raise HarpError(
             f"'{path}': {key} runs from {images.min():g} to {images.max():g}; float images must be in "

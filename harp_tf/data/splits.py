@@ -42,9 +42,7 @@ class Split(ABC):
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns all images, float32 [n, H, W, C] in [0, 1], and labels, int32 [n], of a split in memory."""
-        raise HarpError(
-            f"These {self.num_examples} images are read from files as needed; use batches(batch_size)."
-        )
+        raise HarpError(f"These {self.num_examples} images are read from files as needed; use batches(batch_size).")
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Returns the number of full batches in the split."""
@@ -77,9 +75,7 @@ class Cuts:
 
     def __post_init__(self):
         if not 0 < self.validation_fraction < 1:
-            raise HarpError(
-                f"The validation fraction must be between 0 and 1, received {self.validation_fraction}."
-            )
+            raise HarpError(f"The validation fraction must be between 0 and 1, received {self.validation_fraction}.")
         for name, limit in (("training", self.train_limit), ("test", self.test_limit)):
             if limit is not None and limit < 1:
                 raise HarpError(f"The limit of {name} images must be at least 1, received {limit}.")

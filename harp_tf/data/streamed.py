@@ -40,11 +40,7 @@ class StreamedSplit(Split):
             return tf.cast(image, tf.float32) / 255.0, tf.cast(label, tf.int32)
 
         records = self._read(tf.data.Dataset.range(len(self._records), output_type=tf.int32))
-        return (
-            records.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(batch_size)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        return records.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def training_batches(self, batch_size: int, *, seed: int, first_step: int = 0) -> tf.data.Dataset:
         steps = self.steps_per_epoch(batch_size)

@@ -106,9 +106,7 @@ def _keys(name: str, builder) -> tuple[str, str]:
     keys = builder.info.supervised_keys
     if isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(key, str) for key in keys):
         image, label = (builder.info.features[key] for key in keys)
-        is_image = (
-            isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8 and image.shape[2] in (1, 3)
-        )
+        is_image = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8 and image.shape[2] in (1, 3)
         if is_image and isinstance(label, tfds.features.ClassLabel):
             return keys
     raise HarpError(

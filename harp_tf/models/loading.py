@@ -42,9 +42,7 @@ def load_or_build(
     if not is_file and ":" not in spec:
         return build(spec, input_shape, num_classes, width=width, depth=depth, seed=seed), False
     if width is not None or depth is not None:
-        raise HarpError(
-            f"Width and depth scale the library's own models; model '{spec}' has its own. Leave them out."
-        )
+        raise HarpError(f"Width and depth scale the library's own models; model '{spec}' has its own. Leave them out.")
     model = load(spec) if is_file else _call(spec, input_shape, num_classes)
     _check(model, spec, input_shape, num_classes)
     return model, is_file
@@ -93,9 +91,7 @@ def _check(model, spec: str, input_shape, num_classes: int) -> None:
     if not isinstance(model, keras.Model):
         raise HarpError(f"Model '{spec}' is a {type(model).__name__}; expected a keras.Model (Keras 3).")
     if not model.built or len(_flat(model, "inputs")) != 1 or len(_flat(model, "outputs")) != 1:
-        raise HarpError(
-            f"Model '{spec}' must be a built Sequential or Functional model with one input and one output."
-        )
+        raise HarpError(f"Model '{spec}' must be a built Sequential or Functional model with one input and one output.")
     received = tuple(model.inputs[0].shape)
     expected = (None, *input_shape)
     if len(received) != 4 or any(r not in (None, e) for r, e in zip(received[1:], expected[1:])):

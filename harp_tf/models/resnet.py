@@ -17,9 +17,7 @@ def resnet18(input_shape, num_classes: int, width: float, depth: int, seed: int)
     for stage, filters in enumerate((64, 128, 256, 512), start=1):
         for block in range(1, 2 * depth + 1):
             strides = 2 if stage > 1 and block == 1 else 1
-            x = _basic_block(
-                x, blocks.channels(filters, width), strides, kernels, f"stage{stage}_block{block}"
-            )
+            x = _basic_block(x, blocks.channels(filters, width), strides, kernels, f"stage{stage}_block{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, blocks.logits(x, num_classes, kernels), name="resnet18")
 
@@ -36,9 +34,7 @@ def resnet50(input_shape, num_classes: int, width: float, depth: int, seed: int)
     for stage, (filters, count) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3)), start=1):
         for block in range(1, count * depth + 1):
             strides = 2 if stage > 1 and block == 1 else 1
-            x = _bottleneck(
-                x, blocks.channels(filters, width), strides, kernels, f"stage{stage}_block{block}"
-            )
+            x = _bottleneck(x, blocks.channels(filters, width), strides, kernels, f"stage{stage}_block{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, blocks.logits(x, num_classes, kernels), name="resnet50")
 
@@ -68,15 +64,11 @@ def _add_relu(x, shortcut, name: str):
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
 
 
-def _conv_bn(
-    x, filters: int, size: int, kernels: blocks.Kernels, name: str, number: str = "", strides: int = 1
-):
+def _conv_bn(x, filters: int, size: int, kernels: blocks.Kernels, name: str, number: str = "", strides: int = 1):
     x = blocks.conv(x, filters, size, kernels, f"{name}_conv{number}", strides)
     return blocks.batch_norm(x, f"{name}_bn{number}")
 
 
-def _conv_bn_relu(
-    x, filters: int, size: int, kernels: blocks.Kernels, name: str, number: str = "", strides: int = 1
-):
+def _conv_bn_relu(x, filters: int, size: int, kernels: blocks.Kernels, name: str, number: str = "", strides: int = 1):
     x = _conv_bn(x, filters, size, kernels, name, number, strides)
     return layers.ReLU(name=f"{name}_relu{number}")(x)

@@ -128,14 +128,10 @@ def _loss(run: Run) -> Figure | None:
     return _over_stages(run, curves, "training loss", 1)
 
 
-def _over_stages(
-    run: Run, curves: dict[str, tuple[str, str, str]], ylabel: str, scale: float
-) -> Figure | None:
+def _over_stages(run: Run, curves: dict[str, tuple[str, str, str]], ylabel: str, scale: float) -> Figure | None:
     """Draws one panel per stage with the curves that its epochs logged, all on one vertical axis."""
     stages = {
-        stage: epochs
-        for stage, epochs in run.stages.items()
-        if any(len(_curve(epochs, key)[0]) for key in curves)
+        stage: epochs for stage, epochs in run.stages.items() if any(len(_curve(epochs, key)[0]) for key in curves)
     }
     if not stages:
         return None

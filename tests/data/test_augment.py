@@ -47,16 +47,12 @@ def test_draws_follow_from_seed_epoch_and_image():
 
 def test_random_resized_crop_is_in_range_and_keyed():
     image = tf.constant(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
-    results = [
-        augment.random_resized_crop(image, 24, tf.constant([0, key], tf.int64)).numpy() for key in range(20)
-    ]
+    results = [augment.random_resized_crop(image, 24, tf.constant([0, key], tf.int64)).numpy() for key in range(20)]
     for result in results:
         assert result.shape == (24, 24, 3) and result.dtype == np.float32
         assert 0 <= result.min() and result.max() <= 1
     assert len({result.tobytes() for result in results}) == 20
-    np.testing.assert_array_equal(
-        results[2], augment.random_resized_crop(image, 24, tf.constant([0, 2], tf.int64))
-    )
+    np.testing.assert_array_equal(results[2], augment.random_resized_crop(image, 24, tf.constant([0, 2], tf.int64)))
 
 
 def test_random_resized_crop_mirrors_about_half():

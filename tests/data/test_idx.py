@@ -62,9 +62,7 @@ def test_fashion_mnist():
 
 
 def test_missing_folder_says_where_to_get_the_data():
-    with pytest.raises(
-        HarpError, match="apt-get install dataset-fashion-mnist.*fashion_mnist with --download"
-    ):
+    with pytest.raises(HarpError, match="apt-get install dataset-fashion-mnist.*fashion_mnist with --download"):
         data.load("idx:/no/such/folder")
 
 

@@ -53,9 +53,7 @@ def test_batches_are_one_ordered_pass_with_the_last_partial_batch():
 def test_arrays_are_the_batches():
     images, labels = numbered_split().arrays()
     assert images.dtype == np.float32 and labels.dtype == np.int32
-    np.testing.assert_array_equal(
-        images, np.concatenate([x for x, _ in take(numbered_split().batches(7), 9)])
-    )
+    np.testing.assert_array_equal(images, np.concatenate([x for x, _ in take(numbered_split().batches(7), 9)]))
     np.testing.assert_array_equal(labels, np.arange(23))
 
 
@@ -168,9 +166,7 @@ def test_validation_is_cut_from_the_training_images_class_by_class():
     assert numbers(splits.train).isdisjoint(numbers(splits.validation))
     assert len(numbers(splits.train) | numbers(splits.validation)) == 100
     np.testing.assert_array_equal(np.bincount(splits.validation.arrays()[1]), [2] * 5)
-    assert (
-        splits.input_shape == (4, 4, 1) and splits.num_classes == 5 and splits.class_names == tuple("abcde")
-    )
+    assert splits.input_shape == (4, 4, 1) and splits.num_classes == 5 and splits.class_names == tuple("abcde")
 
 
 def test_the_seed_keys_the_validation_split_and_leaves_the_test_images_alone():
@@ -247,9 +243,7 @@ def test_which_sets_are_augmented(name, shape, shifted, mirrored):
     # Images that darken to the right: unchanged, shifted (darkening still) or mirrored (brightening).
     ramp = np.broadcast_to(np.linspace(250, 60, shape[1]).astype(np.uint8)[:, np.newaxis], shape)
     train = np.stack([ramp] * 100), np.arange(100) % 5
-    images, _ = take(split(train, (train[0][:5], train[1][:5]), name).train.training_batches(90, seed=0), 1)[
-        0
-    ]
+    images, _ = take(split(train, (train[0][:5], train[1][:5]), name).train.training_batches(90, seed=0), 1)[0]
     middle = images[:, 16, 8:24, 0]
     brightening = np.mean(middle[:, -1] > middle[:, 0])
     unchanged = np.mean(np.all(np.isclose(images, ramp / np.float32(255)), axis=(1, 2, 3)))

@@ -117,9 +117,7 @@ def test_streamed_splits_do_not_overlap(streams, data_dir):
     train, validation = values(streams.train.batches(8)), values(streams.validation.batches(8))
     assert sorted(train + validation) == list(range(50))
     assert sorted(values(streams.test.batches(8))) == list(range(200, 212))
-    cuts = {
-        tuple(values(load("harp_many_sizes", data_dir, seed=seed).validation.batches(8))) for seed in range(5)
-    }
+    cuts = {tuple(values(load("harp_many_sizes", data_dir, seed=seed).validation.batches(8))) for seed in range(5)}
     assert len(cuts) > 1
 
 

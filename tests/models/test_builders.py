@@ -20,9 +20,7 @@ def random_images(shape, count=2):
 
 
 def prunable_weights(model):
-    return {
-        layer.name: int(np.prod(layer.kernel.shape)) for layer in model.layers if hasattr(layer, "kernel")
-    }
+    return {layer.name: int(np.prod(layer.kernel.shape)) for layer in model.layers if hasattr(layer, "kernel")}
 
 
 def test_every_model_is_tested():
@@ -57,9 +55,7 @@ def test_convolutions_have_no_bias_and_every_layer_a_name(name):
 @pytest.mark.parametrize("name", FORMS)
 def test_the_seed_fixes_every_weight(name):
     shape, classes, _ = FORMS[name]
-    first, same, other = (
-        models.build(name, shape, classes, width=0.125, seed=s).get_weights() for s in (3, 3, 4)
-    )
+    first, same, other = (models.build(name, shape, classes, width=0.125, seed=s).get_weights() for s in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(first, same))
     assert any(not np.array_equal(a, b) for a, b in zip(first, other))
 
@@ -92,9 +88,7 @@ def test_width_multiplies_channels():
 def test_images_are_normalised_inside(channels):
     model = models.build("cnn_digits", (8, 8, channels), 10)
     layer = model.get_layer("normalise")
-    values = keras.ops.convert_to_numpy(
-        layer(np.stack([np.zeros((8, 8, channels)), np.ones((8, 8, channels))]))
-    )
+    values = keras.ops.convert_to_numpy(layer(np.stack([np.zeros((8, 8, channels)), np.ones((8, 8, channels))])))
     assert np.all(values[0] < 0) and np.all(values[1] > 0)
     assert np.abs(values).max() < 3
     if channels == 3:

@@ -123,9 +123,7 @@ def test_function_that_returns_no_model(user_module):
 
 def test_model_that_is_not_built(user_module):
     name = user_module(
-        "import keras\n"
-        "def make(input_shape, num_classes):\n"
-        "    return keras.Sequential([keras.layers.Dense(3)])\n"
+        "import keras\ndef make(input_shape, num_classes):\n    return keras.Sequential([keras.layers.Dense(3)])\n"
     )
     with pytest.raises(HarpError, match="must be a built Sequential or Functional model"):
         models.load_or_build(f"{name}:make", SHAPE, 10)
@@ -147,9 +145,7 @@ def test_width_and_depth_are_for_the_own_models(tmp_path):
 
 def test_other_image_shape(tmp_path):
     path = saved(network(keras.layers.Dense(10)), tmp_path)
-    with pytest.raises(
-        HarpError, match=r"inputs of shape \(None, 8, 8, 1\).*images of shape \(None, 28, 28, 1\)"
-    ):
+    with pytest.raises(HarpError, match=r"inputs of shape \(None, 8, 8, 1\).*images of shape \(None, 28, 28, 1\)"):
         models.load_or_build(path, (28, 28, 1), 10)
 
 

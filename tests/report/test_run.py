@@ -14,11 +14,7 @@ def test_reads_stages_in_the_order_they_ran(run_dir):
         "finetune": 1,
     }
     assert list(run.stages) == ["pretrain", "prune", "finetune"]
-    assert (
-        run.config["seed"] == 3
-        and run.rates["budget"] == 595
-        and run.results["tflite_sparse"]["nonzero"] == 560
-    )
+    assert run.config["seed"] == 3 and run.rates["budget"] == 595 and run.results["tflite_sparse"]["nonzero"] == 560
 
 
 def test_an_empty_folder_is_an_empty_run(tmp_path):
