@@ -1,9 +1,6 @@
 """A run directory: from settings to a trained, pruned, exported and measured model."""
 
-import importlib.metadata
-import json
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +11,9 @@ import tensorflow as tf
 from harp_tf import attacks, compression, data, deploy, files, layers, losses, models, report, strategies, training
 from harp_tf.config import RunConfig
 from harp_tf.files import save_keras, write_json
+from harp_tf.run_dir import TRAINING_STAGES, RunDirectory
 from harp_tf.types import HarpError
 
-_RECORDS = ("config.json", "metrics.jsonl", "report.html", "plots/*.png", "plots/*.svg")
-_MADE_BY = {
-    "pretrain": ("dense.keras", "tensorboard/pretrain/*"),
-    "prune": ("scored.keras", "rates.json", "pruned.keras", "tensorboard/prune/*"),
-    "finetune": ("tensorboard/finetune/*",),  # and pruned.keras anew
-    "export": ("model.tflite", "model_sparse.tflite"),
-    "evaluate": ("results.json",),
-}
-"""Everything a run writes into its directory, and all that --overwrite ever removes."""
-
-_TRAINING_STAGES = ("pretrain", "prune", "finetune")
-_STARTS_FROM = {"prune": "dense.keras", "finetune": "scored.keras"}
 _RESULTS = ("dense", "pruned", "tflite", "tflite_sparse")
 _EVALUATION_BATCH = 256
 
@@ -47,9 +33,10 @@ class Run:
     def __init__(self, config: RunConfig, say: Callable[[str], None] = print):
         self.config = config
         self.say = say
-        self.dir = Path(config.run_dir)
-        if self._trains():
-            self._check_directory()
+        self.directory = RunDirectory(config)
+        self.dir = self.directory.path
+        if self.directory.trains():
+            self.directory.check()
         if "prune" in config.stages:
             # Read now: a file may be gone, or removed by --overwrite, when the stage begins.
             self._strategy = strategies.get(config.strategy)
@@ -74,7 +61,7 @@ class Run:
                 steps=config.eval_steps,
             )
         }
-        self.network = self._starting_model() if self._trains() else None
+        self.network = self._starting_model() if self.directory.trains() else None
         self._check_network()
 
     def run(self) -> dict:
@@ -83,7 +70,7 @@ class Run:
         Raises:
             HarpError: if the run directory cannot be used, or a stage fails.
         """
-        self._prepare_directory()
+        self.directory.prepare()
         steps = {
             "pretrain": self._pretrain,
             "prune": self._prune,
@@ -94,81 +81,17 @@ class Run:
         for stage in self.config.stages:
             self.say(f"\n== {stage} ==")
             steps[stage]()
-        results = self.read_json("results.json")
+        results = self.directory.read_json("results.json")
         if results:
             self.say("\n" + report.results_table(results))
         report.write_plots(self.dir)
         self.say(f"\nReport: {report.write_report(self.dir)}")
         return results
 
-    def read_json(self, name: str) -> dict:
-        """The content of a JSON file of the run directory, {} if there is none."""
-        path = self.dir / name
-        if not path.exists():
-            return {}
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise HarpError(f"{path} is damaged ({error}). Remove it and run the stage again.") from error
-        if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
-            raise HarpError(f"{path} is damaged: it is no JSON object of objects. Remove it and run the stage again.")
-        return content
-
-    def _trains(self) -> bool:
-        return self.config.stages[0] in _TRAINING_STAGES
-
     # Before the first step ------------------------------------------------------------------------------------
 
-    def _source(self) -> Path | None:
-        """The file whose model the first stage starts from; None for the model that --model names."""
-        first, origin = self.config.stages[0], self.config.init_from
-        if origin is not None:
-            return Path(origin) / _STARTS_FROM.get(first, "dense.keras") if os.path.isdir(origin) else Path(origin)
-        if first == "pretrain":
-            return None
-        made = self.dir / _STARTS_FROM[first]
-        trained_elsewhere = first == "prune" and self.config.model.endswith(".keras") and not made.exists()
-        return None if trained_elsewhere else made
-
-    def _continues(self) -> bool:
-        """Whether the first stage goes on with what the run directory holds."""
-        return self.config.init_from is None and self._source() is not None
-
-    def _in_the_way(self) -> list[Path]:
-        """Files of an earlier run that this one would not build upon, but replace or contradict."""
-        stages, patterns = list(_MADE_BY), [*_RECORDS, *sum(_MADE_BY.values(), ())]
-        if self._continues():
-            first = stages.index(self.config.stages[0])
-            patterns = [name for stage in stages[first:] for name in _MADE_BY[stage] if name != "model.tflite"]
-        return sorted(path for pattern in patterns for path in self.dir.glob(pattern) if not path.is_dir())
-
-    def _check_directory(self) -> None:
-        found = self._in_the_way()
-        if found and not self.config.overwrite:
-            names = [str(path.relative_to(self.dir)) for path in found]
-            raise HarpError(
-                f"The run directory {self.dir} holds an earlier run ({', '.join(names[:3])}"
-                f"{', ...' if names[3:] else ''}). Choose another --run_dir, or replace them with --overwrite."
-            )
-        source = self._source()
-        if source is not None and source.resolve() in [path.resolve() for path in found]:
-            raise HarpError(
-                f"--overwrite would remove {source}, which this run starts from. Choose another --run_dir, or leave "
-                "out --init_from to go on in this one."
-            )
-        self._make_directory()
-
-    def _make_directory(self) -> None:
-        try:
-            self.dir.mkdir(parents=True, exist_ok=True)
-            probe = self.dir / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise HarpError(f"The run directory {self.dir} cannot be written: {error.strerror}.") from error
-
     def _starting_model(self) -> keras.Model:
-        config, source = self.config, self._source()
+        config, source = self.config, self.directory.source()
         if source is not None and not source.exists():
             raise HarpError(
                 f"The stage {config.stages[0]} starts from {source}, which does not exist. Run the earlier stages too, "
@@ -196,44 +119,13 @@ class Run:
             wanted, found = ("a pruned", "a dense") if first == "finetune" else ("a dense", "a pruned")
             raise HarpError(
                 f"The stage {first} starts from {wanted} model, received {found} one: "
-                f"{self._source() or self.config.model}. A run directory has the dense one as dense.keras, the pruned "
-                "one with its masks as scored.keras."
+                f"{self.directory.source() or self.config.model}. A run directory has the dense one as dense.keras, "
+                "the pruned one with its masks as scored.keras."
             )
         for images, labels in self.data.train.training_batches(batch, seed=self.config.seed).take(1):
             training.check_batch(self.network, images.numpy(), labels.numpy())
         if "prune" in self.config.stages:
             self._wrap(self.network, verbose=False)
-
-    def _prepare_directory(self) -> None:
-        if not self._trains():
-            self._make_directory()
-            return
-        self._remove_earlier()
-        packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
-        write_json(
-            self.dir / "config.json",
-            {
-                "flags": self.config.as_dict(),
-                "seed": self.config.seed,
-                "versions": {"python": platform.python_version()}
-                | {package: importlib.metadata.version(package) for package in packages},
-                "machine": {
-                    "system": platform.platform(),
-                    "processor": _processor(),
-                    "cores": os.cpu_count(),
-                },
-            },
-        )
-
-    def _remove_earlier(self) -> None:
-        for path in self._in_the_way():
-            path.unlink()
-        metrics = self.dir / "metrics.jsonl"
-        if metrics.exists():
-            # Also drops the half line that a killed run may have left at the end.
-            kept = _TRAINING_STAGES[: _TRAINING_STAGES.index(self.config.stages[0])]
-            lines = metrics.read_bytes().splitlines(keepends=True)
-            files.write_atomically(metrics, b"".join(line for line in lines if _stage_of(line) in kept))
 
     # Training ----------------------------------------------------------------------------------------------------
 
@@ -282,7 +174,7 @@ class Run:
         steps = split.steps_per_epoch(c.batch_size)
         # The schedule counts updates, and the loss free makes several of each batch.
         updates = steps * (c.replays if c.loss == "free" else 1)
-        seed = c.seed * len(_TRAINING_STAGES) + _TRAINING_STAGES.index(stage)
+        seed = c.seed * len(TRAINING_STAGES) + TRAINING_STAGES.index(stage)
         trainer = training.AdversarialModel(
             self.network,
             losses.get(c.loss, beta=c.beta, batch_size=c.batch_size, replays=c.replays),
@@ -362,7 +254,7 @@ class Run:
 
     def evaluate(self) -> None:
         """Measures every model and file on the test split and writes results.json, keeping other attacks' figures."""
-        results = self.read_json("results.json")
+        results = self.directory.read_json("results.json")
         for key, figures in results.items():
             if not isinstance(figures.get("robust_accuracy"), dict):
                 raise HarpError(f"{self.dir / 'results.json'} lacks the robust_accuracy of {key}. Remove the file.")
@@ -436,19 +328,3 @@ def _sizes(file: Path, parameters: int, nonzero: int) -> dict:
         "file_bytes": file_bytes,
         "gzip_bytes": gzip_bytes,
     }
-
-
-def _stage_of(line: bytes) -> str | None:
-    """The stage that a line of metrics.jsonl tells of, None if the line is damaged."""
-    try:
-        return json.loads(line)["stage"]
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -19,6 +19,7 @@ LEVELS = [
     {"layers", "strategies", "attacks", "losses", "models", "data"},
     {"training", "baselines", "deploy", "report"},
     {"config"},
+    {"run_dir"},
     {"cli_flags", "pipeline"},
     {"train", "evaluate", "export", "compare"},
     {"harp_tf"},  # the package's __init__.py: the public names

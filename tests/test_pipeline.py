@@ -378,7 +378,7 @@ def test_settings_of_the_data_and_the_pruning(tiny):
 def test_every_setting_is_used():
     """A flag that nobody reads would be a promise that nobody keeps."""
     folder = pipeline.Path(pipeline.__file__).parent
-    sources = "".join((folder / name).read_text() for name in ("pipeline.py", "train.py", "config.py"))
+    sources = "".join((folder / name).read_text() for name in ("pipeline.py", "run_dir.py", "train.py", "config.py"))
     for name in RunConfig.__dataclass_fields__:
         assert any(f"{owner}.{name}" in sources for owner in ("config", "c", "self")), name
 
