@@ -1,12 +1,13 @@
 """What pruning adds to an adversarial training step: the step of a pruned model against that of its dense model.
 
-Command: python benchmarks/step_cost.py [--pairs=9] [--steps=10] [--batch=64]
+Command: python -m benchmarks.step_cost [--pairs=9] [--steps=10] [--batch=64]
 Dense and pruned steps are timed in turn on the same batch, and the ratio is taken pair by pair, so that a machine
 whose speed drifts does not decide the result. Writes benchmarks/results/step_cost.json.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -16,10 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-sys.path.insert(0, str(Path(__file__).parent))
-import machine
-
 import harp_tf
+from harp_tf.run_dir import surroundings
 
 SHAPE = (32, 32, 3)
 WIDTH = 0.58  # of vgg16_bn: 5.0 million prunable weights
@@ -40,7 +39,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
 
-    head = {"command": " ".join(["python", *sys.argv]), **machine.describe()}
+    head = {
+        "command": " ".join(["python -m benchmarks.step_cost", *sys.argv[1:]]),
+        "load_average": round(os.getloadavg()[0], 2),
+        **surroundings(),
+    }
     rng = np.random.default_rng(0)
     images = tf.constant(rng.random((arguments.batch, *SHAPE), np.float32))
     data = (images, tf.constant(rng.integers(0, 10, arguments.batch), tf.int32))

@@ -153,11 +153,10 @@ class Run:
         self.network = self._wrap(self.network)
         callbacks = [] if self.config.mode == "score" else [training.StepwiseRegularization(self.config.gamma)]
         best = self._train("prune", self.config.prune_epochs, self.config.prune_learning_rate, callbacks)
-        projected = layers.project_to_budget(self.network) or best.projected
-        if projected:
+        if best.projected:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
-        self._write_rates(projected)
+        self._write_rates(best.projected)
         save_keras(layers.strip(self.network), self.dir / "pruned.keras")
         save_keras(self.network, self.dir / "scored.keras")
 

@@ -108,20 +108,9 @@ class RunDirectory:
             self.make()
             return
         self._remove_earlier()
-        packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
         write_json(
             self.path / "config.json",
-            {
-                "flags": self.config.as_dict(),
-                "seed": self.config.seed,
-                "versions": {"python": platform.python_version()}
-                | {package: importlib.metadata.version(package) for package in packages},
-                "machine": {
-                    "system": platform.platform(),
-                    "processor": _processor(),
-                    "cores": os.cpu_count(),
-                },
-            },
+            {"flags": self.config.as_dict(), "seed": self.config.seed, **surroundings()},
         )
 
     def _remove_earlier(self) -> None:
@@ -141,6 +130,16 @@ def _stage_of(line: bytes) -> str | None:
         return json.loads(line)["stage"]
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def surroundings() -> dict[str, dict]:
+    """What a result depends on besides its settings: versions of the software, and the machine."""
+    packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
+    return {
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in packages},
+        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+    }
 
 
 def _processor() -> str:
