@@ -5,6 +5,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from harp_tf.attacks import draws
 from harp_tf.types import require_choice
 
 
@@ -17,7 +18,7 @@ class Norm(abc.ABC):
 
     @abc.abstractmethod
     def random(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
-        """Perturbations drawn uniformly from the ball; `seed` is an int32 tensor of shape [2]."""
+        """Perturbations drawn uniformly from the ball; `seed` is int32 [2], or [n, 2] with one per example."""
 
     @abc.abstractmethod
     def step(self, gradient: tf.Tensor) -> tf.Tensor:
@@ -32,7 +33,7 @@ class Linf(Norm):
         return tf.clip_by_value(delta, -eps, eps)
 
     def random(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
-        return eps * tf.random.stateless_uniform(tf.shape(like), seed, -1.0, 1.0)
+        return eps * draws.uniform(tf.shape(like), seed, -1.0, 1.0)
 
     def step(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.sign(gradient)
@@ -47,10 +48,9 @@ class L2(Norm):
 
     def random(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
         # A Gaussian direction with a radius of uniform^(1/d) is uniform in the ball.
-        seeds = tf.random.split(seed, 2)
-        direction = self.step(tf.random.stateless_normal(tf.shape(like), seeds[0]))
+        direction = self.step(draws.normal(tf.shape(like), seed))
         ones = [1] * (len(like.shape) - 1)
-        uniform = tf.random.stateless_uniform(tf.concat([tf.shape(like)[:1], ones], 0), seeds[1])
+        uniform = draws.uniform(tf.concat([tf.shape(like)[:1], ones], 0), draws.fold(seed, 0))
         dimensions = tf.cast(tf.size(like) // tf.maximum(tf.shape(like)[0], 1), tf.float32)
         return eps * tf.pow(uniform, 1.0 / dimensions) * direction
 

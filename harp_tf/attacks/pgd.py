@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from harp_tf.attacks import draws
 from harp_tf.attacks.base import Attack, Logits
 from harp_tf.losses.terms import cross_entropy, kl_from_logits
 from harp_tf.types import HarpError, require_choice
@@ -43,7 +44,9 @@ class PGD(Attack):
         require_choice("objective", self.objective, OBJECTIVES)
         require_choice("start", self.start, STARTS)
 
-    def perturb(self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def perturb(
+        self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, number: int | tf.Tensor
+    ) -> tf.Tensor:
         if self.objective == "kl":
             clean = tf.stop_gradient(logits(images))
 
@@ -73,7 +76,7 @@ class PGD(Attack):
         if self.start == "uniform":
             return images + self.ball.random(images, self.eps, seed)
         if self.start == "normal":
-            return images + 0.001 * tf.random.stateless_normal(tf.shape(images), seed)
+            return images + 0.001 * draws.normal(tf.shape(images), seed)
         return images
 
 

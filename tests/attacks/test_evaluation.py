@@ -21,7 +21,7 @@ def logits(images):
 class Darken(Attack):
     """Lowers the pixel of the true class by eps: what it breaks can be told by hand."""
 
-    def perturb(self, logits, images, labels, seed):
+    def perturb(self, logits, images, labels, seed, number):
         return images - self.eps * tf.one_hot(labels, CLASSES)
 
 
@@ -31,7 +31,7 @@ class Record(Attack):
 
     seen: list
 
-    def perturb(self, logits, images, labels, seed):
+    def perturb(self, logits, images, labels, seed, number):
         def remember(seed, count):
             self.seen.append((*seed.tolist(), int(count)))
             return np.int32(0)
@@ -96,7 +96,7 @@ def test_robust_means_right_clean_and_attacked():
     # An attack that helps: it moves every image to the true class.
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Help(Attack):
-        def perturb(self, logits, images, labels, seed):
+        def perturb(self, logits, images, labels, seed, number):
             return images + self.eps * tf.one_hot(labels, CLASSES)
 
     (result,) = run(attacks={"help": Help(eps=0.5)}).values()

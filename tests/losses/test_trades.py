@@ -51,7 +51,7 @@ def test_trains_against_the_kl_attack_from_near_the_clean_image():
 
 def test_an_attack_without_an_objective_is_refused():
     class Other(Attack):
-        def perturb(self, logits, images, labels, seed):
+        def perturb(self, logits, images, labels, seed, number):
             return images
 
     with pytest.raises(HarpError, match="Trades sets objective and start .* which Other does not have"):

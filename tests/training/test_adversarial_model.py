@@ -464,7 +464,7 @@ def test_every_step_draws_its_own_start(classifier, trainer_of, fit):
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Spy(PGD):
-        def perturb(self, logits, images, labels, seed):
+        def perturb(self, logits, images, labels, seed, number):
             seeds.append(seed.numpy().tolist())
             return super().perturb(logits, images, labels, seed)
 
@@ -610,7 +610,7 @@ def test_attacks_and_losses_stay_float32_in_mixed_precision(half, trainer_of, da
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Spy(PGD):
-        def perturb(self, logits, images, labels, seed):
+        def perturb(self, logits, images, labels, seed, number):
             candidates = super().perturb(logits, images, labels, seed)
             seen.extend([images.dtype, logits(images).dtype, candidates.dtype])
             return candidates
@@ -730,7 +730,7 @@ def test_a_missing_attack_is_named(classifier, loss):
 
 def test_an_attack_that_the_loss_cannot_aim_is_named(classifier):
     class Still(Attack):
-        def perturb(self, logits, images, labels, seed):
+        def perturb(self, logits, images, labels, seed, number):
             return images
 
     with pytest.raises(HarpError, match="Trades sets objective and start"):
