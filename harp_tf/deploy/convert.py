@@ -1,6 +1,7 @@
-"""A plain Keras model -> a dense float32 .tflite file."""
+"""A plain Keras model -> a dense .tflite file, float32 or computing in int8."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from harp_tf.deploy.flatbuffer import read_model, write_model
@@ -9,8 +10,8 @@ from harp_tf.deploy.quiet import captured_output
 from harp_tf.types import HarpError
 
 
-def to_tflite(model: keras.Model) -> bytes:
-    """Converts a plain Keras classifier to a dense float32 TFLite file of builtin operators.
+def to_tflite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
+    """Converts a plain Keras classifier to a dense TFLite file of builtin operators.
 
     The batch dimension stays open: the file runs on single images as it is, and on batches after
     `resize_tensor_input`. The kernels carry the paths of their Keras variables ("conv1/kernel"), so
@@ -19,6 +20,8 @@ def to_tflite(model: keras.Model) -> bytes:
     Args:
         model: A built Keras model without layers of harp_tf: images float32 `[batch, ...]` in, logits
           `[batch, classes]` out.
+        calibration: float32 `[n, ...]`, images from which the ranges of all activations are taken: the file then
+          computes in int8, with float32 images in and float32 logits out. Default: float32 throughout.
 
     Returns:
         The bytes of the .tflite file.
@@ -43,6 +46,10 @@ def to_tflite(model: keras.Model) -> bytes:
         try:
             converter = tf.lite.TFLiteConverter.from_keras_model(model)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            if calibration is not None:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.representative_dataset = lambda: ([image[None]] for image in calibration)
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             data = converter.convert()
         except Exception as error:  # The converter raises what the failing pass happens to raise.
             lines = f"{error}\n{chatter()}".splitlines()

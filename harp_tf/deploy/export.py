@@ -6,14 +6,19 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.inspect import KernelCount, file_sizes
+from harp_tf.deploy.quantize import WEIGHT_TYPES, quantize_weights
 from harp_tf.deploy.sparse import sparsify
 from harp_tf.deploy.verify import verify
 from harp_tf.files import write_atomically
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, require_choice
 
+QUANTIZATIONS = ("float16", "int8_weights", "int8")
+
+_CALIBRATION_IMAGES = 256
 _CHECK_IMAGES = 8
 _CHECK_SIZE = 32  # Height and width of the check images where the model leaves them open.
 
@@ -30,6 +35,7 @@ class ExportReport:
         nonzero: Those that are not zero, counted in the file.
         kernels: The kernels one by one, in execution order.
         max_logit_difference: Largest absolute difference to a Keras logit on the check images.
+        quantize: How it was quantised, or None.
     """
 
     path: Path
@@ -39,6 +45,7 @@ class ExportReport:
     nonzero: int
     kernels: tuple[KernelCount, ...]
     max_logit_difference: float
+    quantize: str | None = None
 
 
 def export_tflite(
@@ -46,6 +53,8 @@ def export_tflite(
     path: str | os.PathLike,
     *,
     sparse: bool = False,
+    quantize: str | None = None,
+    calibration: np.ndarray | tf.data.Dataset | None = None,
     check_images: np.ndarray | None = None,
 ) -> ExportReport:
     """Converts a plain Keras model, checks the result against it and writes it as a .tflite file.
@@ -56,6 +65,10 @@ def export_tflite(
         model: A plain (stripped) Keras classifier with an open batch dimension.
         path: Where to write; an existing file is replaced. Its folder must exist.
         sparse: Whether to store kernels sparsely where that is smaller.
+        quantize: "float16" and "int8_weights" store the kernels in fewer bits and compute in float32; "int8" computes
+          in int8 and needs `calibration`. Default: float32.
+        calibration: for "int8", training images float32 `[n, ...]` in [0, 1], or a tf.data.Dataset of batches of
+          images or of (images, labels); up to 256 are used.
         check_images: float32 `[n, ...]` on which file and model must agree. Default: 8 images of uniform
           noise in [0, 1], always the same.
 
@@ -68,13 +81,22 @@ def export_tflite(
     path = Path(path)
     if not path.parent.is_dir():
         raise HarpError(f"Expected to write into an existing folder, received {str(path)!r}. Create its folder.")
-    data = to_tflite(model)
+    if quantize is not None:
+        require_choice("quantize", quantize, QUANTIZATIONS)
+    if (quantize == "int8") != (calibration is not None):
+        raise HarpError(
+            f"quantize='int8' needs calibration images, other kinds need none; received quantize={quantize!r} "
+            f"{'with' if calibration is not None else 'without'} calibration. Pass training images, calibration=train."
+        )
+    data = to_tflite(model, None if calibration is None else _images(calibration))
+    if quantize in WEIGHT_TYPES:
+        data = quantize_weights(data, quantize)
     if sparse:
         data = sparsify(data)
     if check_images is None:
         shape = [_CHECK_SIZE if size is None else size for size in model.inputs[0].shape[1:]]
         check_images = np.random.default_rng(0).random((_CHECK_IMAGES, *shape), np.float32)
-    verification = verify(data, model, check_images)
+    verification = verify(data, model, check_images, quantize=quantize)
     write_atomically(path, data)
     file_bytes, gzip_bytes = file_sizes(data)
     return ExportReport(
@@ -85,4 +107,20 @@ def export_tflite(
         nonzero=sum(kernel.nonzero for kernel in verification.kernels),
         kernels=verification.kernels,
         max_logit_difference=verification.max_logit_difference,
+        quantize=quantize,
     )
+
+
+def _images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
+    """The first images of an array or of a dataset of batches."""
+    if not isinstance(calibration, tf.data.Dataset):
+        return np.asarray(calibration, np.float32)[:_CALIBRATION_IMAGES]
+    batches: list[np.ndarray] = []
+    for element in calibration:
+        images = element[0] if isinstance(element, tuple) else element
+        batches.append(np.asarray(images, np.float32))
+        if sum(len(batch) for batch in batches) >= _CALIBRATION_IMAGES:
+            break
+    if not batches:
+        raise HarpError("Expected calibration images, received an empty dataset. Pass the training split.")
+    return np.concatenate(batches)[:_CALIBRATION_IMAGES]

@@ -25,6 +25,15 @@ _WEIGHT_OPERATORS = frozenset(
         schema.BuiltinOperator.TRANSPOSE_CONV,
     }
 )
+STORED_TYPES = {
+    schema.TensorType.FLOAT32: np.dtype(np.float32),
+    schema.TensorType.FLOAT16: np.dtype(np.float16),
+    schema.TensorType.INT8: np.dtype(np.int8),
+}
+"""The element types in which kernels are stored, by TFLite's number for them."""
+
+# Operators that restore a stored kernel before the network runs.
+_UNPACKING = frozenset({schema.BuiltinOperator.DENSIFY, schema.BuiltinOperator.DEQUANTIZE})
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
 
@@ -33,7 +42,8 @@ class WeightTensor:
     """A constant kernel in the main graph of a .tflite file.
 
     Attributes:
-        index: Index of the constant tensor. For a sparse kernel, the one in front of DENSIFY.
+        index: Index of the constant tensor. For a sparse or quantised kernel, the one in front of DENSIFY and
+            DEQUANTIZE.
         operators: The operators that read it as their kernel, in execution order.
     """
 
@@ -88,7 +98,12 @@ def read_model(source: Source) -> schema.ModelT:
 
 
 def write_model(model: schema.ModelT) -> bytes:
-    """Packs a model into the bytes of a .tflite file."""
+    """Packs a model into the bytes of a .tflite file, without the data that nothing in it refers to any more."""
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used.update(metadata.buffer for metadata in model.metadata or [])
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
     builder = _AlignedBuilder(1024 + sum(b.data.nbytes for b in model.buffers if b.data is not None))
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
@@ -124,7 +139,7 @@ def weight_tensors(model: schema.ModelT) -> list[WeightTensor]:
     """Finds the kernels of convolutions, depthwise, transposed and fully-connected operators.
 
     A kernel that several operators share is listed once, where it is used first. Kernels that are
-    computed at run time (other than by DENSIFY) are no constants and are left out.
+    computed at run time (other than by DENSIFY and DEQUANTIZE) are no constants and are left out.
 
     Args:
         model: A file unpacked by `read_model`.
@@ -134,18 +149,46 @@ def weight_tensors(model: schema.ModelT) -> list[WeightTensor]:
     """
     graph = model.subgraphs[0]
     codes = [_builtin_code(code) for code in model.operatorCodes]
-    densified = {}
+    unpacked = {}
     users: dict[int, list[schema.OperatorT]] = {}
     for operator in graph.operators:
         code = codes[operator.opcodeIndex]
-        if code == schema.BuiltinOperator.DENSIFY:
-            densified[int(operator.outputs[0])] = int(operator.inputs[0])
+        if code in _UNPACKING:
+            unpacked[int(operator.outputs[0])] = int(operator.inputs[0])
         elif code in _WEIGHT_OPERATORS:
             index = int(operator.inputs[_WEIGHT_SLOT])
-            index = densified.get(index, index)
+            while index in unpacked:
+                index = unpacked[index]
             if model.buffers[graph.tensors[index].buffer].data is not None:
                 users.setdefault(index, []).append(operator)
     return [WeightTensor(index, tuple(operators)) for index, operators in users.items()]
+
+
+def kernel_readers(model: schema.ModelT, weight: WeightTensor) -> list[schema.OperatorT]:
+    """The operators that read a dense constant kernel directly: its users, or the DEQUANTIZE in front of them.
+
+    Returns:
+        Those operators; none if the constant is sparse, or somebody reads it as something else than a kernel and
+        it must stay as it is.
+    """
+    graph = model.subgraphs[0]
+    readers = [operator for operator in graph.operators if np.any(operator.inputs == weight.index)]
+    as_kernel = all(
+        _builtin_code(model.operatorCodes[reader.opcodeIndex]) == schema.BuiltinOperator.DEQUANTIZE
+        or (
+            any(reader is user for user in weight.operators)
+            and list(np.flatnonzero(reader.inputs == weight.index)) == [_WEIGHT_SLOT]
+        )
+        for reader in readers
+    )
+    free = graph.tensors[weight.index].sparsity is None and weight.index not in graph.outputs
+    return readers if as_kernel and free else []
+
+
+def redirect(readers: Sequence[schema.OperatorT], old: int, new: int) -> None:
+    """Makes operators read tensor `new` where they read tensor `old`."""
+    for reader in readers:
+        reader.inputs = np.where(reader.inputs == old, new, reader.inputs).astype(np.int32)
 
 
 def add_tensor(model: schema.ModelT, like: int, suffix: str, **changes: object) -> int:
@@ -168,7 +211,7 @@ def add_tensor(model: schema.ModelT, like: int, suffix: str, **changes: object) 
 
 def add_buffer(model: schema.ModelT, data: np.ndarray) -> int:
     """Appends the data of a constant tensor and returns the index of its buffer."""
-    model.buffers.append(schema.BufferT(data=data.view(np.uint8)))
+    model.buffers.append(schema.BufferT(data=np.ascontiguousarray(data).reshape(-1).view(np.uint8)))
     return len(model.buffers) - 1
 
 

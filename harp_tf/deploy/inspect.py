@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from harp_tf.deploy.encoding import decode
-from harp_tf.deploy.flatbuffer import Source, read_bytes, read_model, tensor_name, weight_tensors
+from harp_tf.deploy.flatbuffer import STORED_TYPES, Source, read_bytes, read_model, tensor_name, weight_tensors
 from harp_tf.files import sizes
 from harp_tf.types import HarpError
 
@@ -38,14 +38,14 @@ def kernel_nonzeros(source: Source) -> list[KernelCount]:
     """Counts the weights of a .tflite file, dense or sparse.
 
     Args:
-        source: Path or bytes of a .tflite file with float32 kernels.
+        source: Path or bytes of a .tflite file with float32, float16 or int8 kernels.
 
     Returns:
         The kernels of convolutions, depthwise, transposed and fully-connected operators in execution
         order; one that several operators share is listed once.
 
     Raises:
-        HarpError: If the file cannot be read, is damaged, or holds kernels that are not float32.
+        HarpError: If the file cannot be read, is damaged, or holds kernels of another type.
     """
     model = read_model(source)
     tensors = model.subgraphs[0].tensors
@@ -81,7 +81,7 @@ def file_sizes(source: Source) -> tuple[int, int]:
 
 
 def read_kernel(model: schema.ModelT, index: int) -> np.ndarray:
-    """The values of a constant kernel, unpacked if it is sparse.
+    """The values of a constant kernel, unpacked if it is sparse or quantised.
 
     Args:
         model: A file unpacked by `read_model`.
@@ -91,20 +91,33 @@ def read_kernel(model: schema.ModelT, index: int) -> np.ndarray:
         The kernel as a dense float32 array in TFLite's layout.
 
     Raises:
-        HarpError: If it is not float32 or its data is damaged.
+        HarpError: If it is not float32, float16 or int8, or its data is damaged.
     """
     tensor = model.subgraphs[0].tensors[index]
     name, shape = tensor_name(tensor), tuple(int(size) for size in tensor.shape)
-    if tensor.type != schema.TensorType.FLOAT32:
-        raise HarpError(f"Expected float32 weights in {name!r}, received TFLite type {tensor.type}.")
+    if tensor.type not in STORED_TYPES:
+        raise HarpError(f"Expected float32, float16 or int8 weights in {name!r}, received TFLite type {tensor.type}.")
     data = model.buffers[tensor.buffer].data
     try:
-        values = data.view(np.float32)
-        if tensor.sparsity is not None:
-            return decode(values, tensor.sparsity, shape)
-        return values.reshape(shape)
-    except ValueError as error:
+        values = data.view(STORED_TYPES[tensor.type])
+        values = values.reshape(shape) if tensor.sparsity is None else decode(values, tensor.sparsity, shape)
+        if tensor.type != schema.TensorType.INT8:
+            return values.astype(np.float32, copy=False)
+        parameters = _quantization(model, index)
+        along = [-1 if axis == parameters.quantizedDimension else 1 for axis in range(len(shape))]
+        zero, scale = (np.reshape(p, along if p.size > 1 else ()) for p in (parameters.zeroPoint, parameters.scale))
+        return ((values - zero) * scale).astype(np.float32)
+    except (ValueError, AttributeError, StopIteration) as error:
         raise HarpError(f"The weights {name!r} of the TFLite file are damaged: {error}") from error
+
+
+def _quantization(model: schema.ModelT, index: int) -> schema.QuantizationParametersT:
+    """Scales and zero points of an int8 constant; those of a sparse one are at what DENSIFY makes of it."""
+    graph = model.subgraphs[0]
+    if graph.tensors[index].sparsity is not None:
+        reader = next(operator for operator in graph.operators if index in operator.inputs)
+        index = int(reader.outputs[0])
+    return graph.tensors[index].quantization
 
 
 def _layer_of(name: str) -> str | None:

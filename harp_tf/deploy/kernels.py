@@ -86,7 +86,8 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
     The converter scales kernels (it folds batch norms into them), renames them and may order them
     otherwise, but keeps their zeros. A tensor matches a kernel of the same size with zeros in the same
     places; values up to a scale, names, then the order decide among several. More zeros than in the
-    model are accepted only where a whole input or output channel was folded to zero, or in denormals.
+    model are accepted only where a whole input or output channel was folded to zero, in denormals, and in
+    kernels stored as float16 or int8, where small weights round to zero.
 
     Args:
         file: A file unpacked by `read_model`.
@@ -107,7 +108,8 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
     uses = [0] * len(kernels)
     matches = []
     for weight, values, names in found:
-        candidates = [p for p in by_size[values.size] if _same_zeros(values, kernels[p].weights)]
+        rounded = file.subgraphs[0].tensors[weight.index].type != schema.TensorType.FLOAT32
+        candidates = [p for p in by_size[values.size] if _same_zeros(values, kernels[p].weights, rounded)]
         if candidates:
             best = candidates[0]
             if len(candidates) > 1:
@@ -197,11 +199,13 @@ def _einsum_matrix(layer: layers.EinsumDense) -> np.ndarray:
     return values.reshape(int(np.prod(values.shape[: len(free)])), -1)
 
 
-def _same_zeros(file: np.ndarray, model: np.ndarray) -> bool:
+def _same_zeros(file: np.ndarray, model: np.ndarray, rounded: bool) -> bool:
     file = file.reshape(model.shape)
     kept = file != 0
     if np.any(kept & (model == 0)):
         return False
+    if rounded:
+        return True
     # Denormal weights may underflow when they are scaled.
     wanted = np.abs(model) >= np.finfo(np.float32).tiny
     # A batch norm with gamma 0 makes a channel of the kernel zero: an output channel of the layer before

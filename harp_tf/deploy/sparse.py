@@ -11,14 +11,17 @@ from ai_edge_litert import schema_py_generated as schema
 
 from harp_tf.deploy.encoding import encode, encoded_bytes
 from harp_tf.deploy.flatbuffer import (
+    STORED_TYPES,
     Source,
     WeightTensor,
     add_buffer,
     add_tensor,
+    kernel_readers,
     new_operator,
     operator_name,
     read_bytes,
     read_model,
+    redirect,
     weight_tensors,
     write_model,
 )
@@ -28,18 +31,20 @@ _TABLE_BYTES = 512
 
 
 def sparsify(source: Source) -> bytes:
-    """Stores the float32 kernels of a dense .tflite file sparsely where that is smaller.
+    """Stores the kernels of a dense .tflite file sparsely where that is smaller.
 
     Kernels of convolutions, depthwise and transposed convolutions and fully-connected operators are
     considered, each on its own; all others, and what would not shrink, stay as they are. The values
-    are unchanged, so the logits are too.
+    are unchanged, so the logits are too. Of files that compute in int8 (static quantisation) only the
+    kernels of plain convolutions become sparse: interpreters refuse sparse int8 fully-connected layers.
+    Transposed convolutions become sparse in float32 only.
 
     Global average pooling that keeps its dimensions becomes pooling without them and a reshape: on ARM,
     not on x86, XNNPACK fails to set up sparse files of MobileNet-like networks that hold the former, as
     in the 1x1 convolution head `GlobalAveragePooling2D(keepdims=True)` -> `Conv2D(classes, 1)`.
 
     Args:
-        source: Path or bytes of a .tflite file with dense float32 kernels.
+        source: Path or bytes of a .tflite file with dense kernels, float32 or made smaller by `quantize_weights`.
 
     Returns:
         The bytes of the smaller file; the given ones when no kernel shrinks.
@@ -51,39 +56,36 @@ def sparsify(source: Source) -> bytes:
     graph = model.subgraphs[0]
     densify = []
     for weight in weight_tensors(model):
-        if not _may_be_sparse(model, weight):
-            continue
         tensor = graph.tensors[weight.index]
+        readers = kernel_readers(model, weight)
+        if not readers or tensor.type not in STORED_TYPES:
+            continue
+        if tensor.type != schema.TensorType.FLOAT32 and not _safe_when_quantised(model, weight, readers):
+            continue
         data = model.buffers[tensor.buffer].data
-        values, sparsity = encode(data.view(np.float32).reshape(tuple(tensor.shape)))
+        values, sparsity = encode(data.view(STORED_TYPES[tensor.type]).reshape(tuple(tensor.shape)))
         if encoded_bytes(values, sparsity) + _TABLE_BYTES >= data.nbytes:
             continue
         tensor.buffer, tensor.sparsity = add_buffer(model, values), sparsity
-        dense = add_tensor(model, weight.index, "dense", shape=tensor.shape)
+        dense = add_tensor(model, weight.index, "dense", shape=tensor.shape, quantization=tensor.quantization)
+        tensor.quantization = None  # the unpacked tensor's counts; scales are large beside few weights
         densify.append(
             new_operator(model, schema.BuiltinOperator.DENSIFY, [weight.index], dense, schema.DensifyOptionsT())
         )
-        for user in weight.operators:
-            user.inputs = np.where(user.inputs == weight.index, dense, user.inputs).astype(np.int32)
+        redirect(readers, weight.index, dense)
     if not densify:
         return read_bytes(source)
     graph.operators[:0] = densify
     _reshape_after_global_means(model)
-    _drop_unused_buffers(model)
     return write_model(model)
 
 
-def _may_be_sparse(model: schema.ModelT, weight: WeightTensor) -> bool:
-    graph = model.subgraphs[0]
-    tensor = graph.tensors[weight.index]
-    readers = sum(int(np.sum(operator.inputs == weight.index)) for operator in graph.operators)
-    return (
-        tensor.type == schema.TensorType.FLOAT32
-        and tensor.sparsity is None
-        # Somebody reads it as something else than a kernel: leave it a constant.
-        and readers == len(weight.operators)
-        and weight.index not in graph.outputs
-    )
+def _safe_when_quantised(model: schema.ModelT, weight: WeightTensor, readers: list[schema.OperatorT]) -> bool:
+    users = {operator_name(model, user) for user in weight.operators}
+    if {operator_name(model, reader) for reader in readers} == {"DEQUANTIZE"}:
+        # XNNPACK takes the kernel of a transposed convolution before it was unpacked twice, and computes NaN.
+        return "TRANSPOSE_CONV" not in users
+    return users == {"CONV_2D"}
 
 
 def _reshape_after_global_means(model: schema.ModelT) -> None:
@@ -126,11 +128,3 @@ def _reshape_after_global_means(model: schema.ModelT) -> None:
             )
         )
     graph.operators = operators
-
-
-def _drop_unused_buffers(model: schema.ModelT) -> None:
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used.update(metadata.buffer for metadata in model.metadata or [])
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None

@@ -45,7 +45,7 @@ def test_open_image_size_gets_check_images(tmp_path):
 
 
 def test_nothing_is_written_when_verification_fails(small, case, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "to_tflite", lambda model: case("residual", 0.95).dense)
+    monkeypatch.setattr(export, "to_tflite", lambda model, calibration: case("residual", 0.95).dense)
     path = tmp_path / "model.tflite"
     with pytest.raises(HarpError, match="Expected the"):
         export_tflite(small.model, path)
@@ -62,7 +62,7 @@ def test_failing_disk_is_an_error_and_leaves_nothing(small, tmp_path, monkeypatc
     def fail(*arguments):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(export, "to_tflite", lambda model: small.dense)
+    monkeypatch.setattr(export, "to_tflite", lambda model, calibration: small.dense)
     monkeypatch.setattr(os, function, fail)
     with pytest.raises(HarpError, match=os.strerror(code)):
         export_tflite(small.model, tmp_path / "model.tflite")
@@ -77,7 +77,7 @@ def test_read_only_folder_is_an_error(small, tmp_path):
 
 
 def test_missing_folder_is_an_error_before_anything_is_converted(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "to_tflite", lambda model: pytest.fail("converted"))
+    monkeypatch.setattr(export, "to_tflite", lambda model, calibration: pytest.fail("converted"))
     with pytest.raises(HarpError, match="existing folder"):
         export_tflite(small.model, tmp_path / "missing" / "model.tflite")
 

@@ -4,9 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 from harp_tf.deploy import file_sizes, kernel_nonzeros
+from harp_tf.deploy.flatbuffer import read_model, weight_tensors, write_model
+from harp_tf.deploy.inspect import read_kernel
 from harp_tf.deploy.quiet import captured_output
 from harp_tf.types import HarpError
 
@@ -59,14 +62,24 @@ def test_reads_the_converters_own_sparse_files(sparsity):
     assert [kernel.layer for kernel in kernels] == [None, None]
 
 
-def test_quantised_weights_are_refused():
+def test_int8_weights_are_read_with_their_scales():
     model = keras.Sequential([keras.Input((64,)), layers.Dense(64)])
     with captured_output():
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         data = converter.convert()
-    with pytest.raises(HarpError, match="float32"):
-        kernel_nonzeros(data)
+    (count,) = kernel_nonzeros(data)
+    assert count.weights == 64 * 64 and 0.95 * 64 * 64 < count.nonzero < 64 * 64
+    file = read_model(data)
+    kernel = read_kernel(file, weight_tensors(file)[0].index)
+    np.testing.assert_allclose(kernel, model.layers[0].kernel.numpy().T, atol=0.01)
+
+
+def test_weights_of_another_type_are_refused(small):
+    file = read_model(small.dense)
+    file.subgraphs[0].tensors[weight_tensors(file)[0].index].type = schema.TensorType.INT4
+    with pytest.raises(HarpError, match="Expected float32, float16 or int8 weights in .*, received TFLite type"):
+        kernel_nonzeros(write_model(file))
 
 
 def test_file_sizes(small, tmp_path):
