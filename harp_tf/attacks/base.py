@@ -4,21 +4,30 @@ import abc
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
-from harp_tf.attacks.geometry import Norm, norm_of
+from harp_tf.attacks.geometry import Norm, norm_of, select
+from harp_tf.configured import Configured
 from harp_tf.types import HarpError
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 """Images [n, ...] in [0, 1] -> logits [n, classes]; the model in inference mode."""
 
+FAULTS = ("", "are not numbers (NaN)", "leave the ball around the image", "leave the box [0, 1] of pixels")
+"""What can be wrong with a candidate, by the number that `Attack.checked_attempt` gives it; 0 is none."""
+
+_NEXT_TRY = 1_000_003
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Attack(abc.ABC):
+class Attack(Configured, abc.ABC):
     """An attack inside a ball of radius `eps` around each image, and inside the box [0, 1].
 
     Subclasses are frozen dataclasses and implement `perturb`; whatever it returns is projected onto the ball and
-    clipped to the box before anybody sees it.
+    clipped to the box before anybody sees it. So a wrong attack cannot break a training, yet its figures would mean
+    little: an evaluation calls `checked_attempt`, and shows the faults it returns to `require_sound`, which refuses
+    an attack that left the ball or the box or returned NaN, by name.
 
     Attributes:
         eps: radius of the ball, in units of pixels scaled to [0, 1] (8/255 for CIFAR-10), >= 0.
@@ -57,13 +66,13 @@ class Attack(abc.ABC):
         def craft(number: int | tf.Tensor) -> tf.Tensor:
             return self.attempt(logits, images, labels, seed, number)
 
-        if type(self).tries is Attack.tries:
+        if self._single:
             return craft(0)
         tries = self.tries(logits(images[:1]).shape[-1])  # only the static shape: a compiled graph drops the call
 
         def body(number: tf.Tensor, kept: tf.Tensor, fooled: tf.Tensor) -> tuple:
             candidates = craft(number)
-            kept = tf.where(tf.reshape(fooled, [-1] + [1] * (len(kept.shape) - 1)), kept, candidates)
+            kept = select(fooled, kept, candidates)
             return number + 1, kept, fooled | (tf.argmax(logits(candidates), -1, tf.int32) != labels)
 
         state = (tf.constant(0), images, tf.zeros_like(labels, tf.bool))
@@ -73,6 +82,15 @@ class Attack(abc.ABC):
         """How many independent tries (restarts, target classes) the attack has; the first that succeeds counts."""
         return 1
 
+    @property
+    def _single(self) -> bool:
+        # Whether there is one try whatever the number of classes: a training step need not ask the model for it.
+        return type(self).tries is Attack.tries
+
+    def note(self, num_classes: int) -> str:
+        """What a reader of the figures must know about this attack on so many classes; empty if nothing."""
+        return ""
+
     def attempt(
         self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, number: int | tf.Tensor
     ) -> tf.Tensor:
@@ -80,13 +98,67 @@ class Attack(abc.ABC):
 
         Whoever attacks many images calls this for one try after the other, and for those still standing only.
         """
-        return tf.stop_gradient(self.project(self.perturb(logits, images, labels, seed, number), images))
+        images = tf.cast(images, tf.float32)
+        return tf.stop_gradient(self.project(self._candidates(logits, images, labels, seed, number), images))
+
+    def checked_attempt(
+        self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, number: int | tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """`attempt`, of the same arguments, and what was wrong with the candidates before they were projected.
+
+        Returns:
+            The result of `attempt`, and int32 [n] with the first of `FAULTS` that each example has. The host passes the
+            latter to `require_sound`; a compiled graph has nothing to raise with.
+        """
+        images = tf.cast(images, tf.float32)
+        raw = self._candidates(logits, images, labels, seed, number)
+        axes = list(range(1, len(images.shape)))
+        # Rounding: a ten-thousandth of the radius and a millionth per pixel.
+        room = 1e-4 * self.eps + self.ball.size(tf.fill(tf.shape(images), 1e-6))
+        faults = tf.where(tf.reduce_any((raw < -1e-6) | (raw > 1 + 1e-6), axis=axes), 3, 0)
+        faults = tf.where(self.ball.size(raw - images) > room + self.eps, 2, faults)
+        faults = tf.where(tf.reduce_any(tf.math.is_nan(raw), axis=axes), 1, faults)
+        return tf.stop_gradient(self.project(raw, images)), faults
+
+    def require_sound(self, faults: np.ndarray) -> None:
+        """Refuses candidates with a fault.
+
+        Args:
+            faults: int [n], of `checked_attempt`.
+
+        Raises:
+            HarpError: some candidate has one; the message names the attack.
+        """
+        kinds = [f"{int((faults == kind).sum())} {FAULTS[kind]}" for kind in np.unique(faults[faults > 0])]
+        if kinds:
+            raise HarpError(
+                f"{type(self).__name__} returned wrong candidates: of {len(faults)}, {' and '.join(kinds)}. No figure "
+                "comes from a wrong attack. Mend its `perturb`; NaN may also come from a model whose gradients are NaN."
+            )
+
+    def _candidates(
+        self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, number: int | tf.Tensor
+    ) -> tf.Tensor:
+        if not isinstance(number, int) or number:  # the first try has the seed itself
+            seed = seed + _NEXT_TRY * tf.stack([0, tf.cast(number, tf.int32)])
+        return self.perturb(lambda x: tf.cast(logits(x), tf.float32), images, labels, seed, number)
 
     @abc.abstractmethod
     def perturb(
         self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, number: int | tf.Tensor
     ) -> tf.Tensor:
-        """Returns adversarial candidates of one try; arguments as in `attempt`."""
+        """Returns adversarial candidates of one try.
+
+        Args:
+            logits: the model; its logits are float32 here, whatever its precision.
+            images: float32 [n, ...] in [0, 1].
+            labels: int32 [n], the true classes.
+            seed: int32 [2] or [n, 2], another one for every try.
+            number: of the try, in [0, tries).
+
+        Returns:
+            float32 [n, ...], inside the ball and the box.
+        """
 
     def project(self, candidates: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         """The nearest points of the ball around `images`, clipped to [0, 1]."""

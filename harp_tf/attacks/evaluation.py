@@ -1,43 +1,54 @@
 """Accuracy on clean images and under attack, for one model or for several that share the attack's images."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from harp_tf.attacks import checks, figures
 from harp_tf.attacks.base import Attack, Logits
+from harp_tf.attacks.checks import Finding
+from harp_tf.attacks.engine import Engine, Outcome
+from harp_tf.attacks.predictions import Predict, predicted
+from harp_tf.attacks.square import Square
+from harp_tf.attacks.state import Record, State
+from harp_tf.types import HarpError
 
-Predict = Callable[[np.ndarray], np.ndarray]
-"""Images float32 [n, ...] -> logits [n, classes], on the host."""
+SHOWN = 8
+"""So many examples of each attack are kept for people to look at."""
+_PROBE_QUERIES = 200
 
 
-@dataclasses.dataclass
-class Tally:
-    """Counts of one model's correct answers.
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far an evaluation has come.
 
     Attributes:
-        seen: examples per class, clean.
-        correct: correctly classified ones per class, clean.
-        attacked: number of attacked examples.
-        robust: number of examples that each attack leaves correctly classified, by its name.
+        done: examples of finished batches.
+        work: what is being done, for people: the attack and its part; empty when a batch is finished.
+        robust: accuracy of the attacked model under each attack, over what was attacked so far.
     """
 
-    seen: np.ndarray
-    correct: np.ndarray
-    attacked: int = 0
-    robust: dict[str, int] = dataclasses.field(default_factory=dict)
+    done: int
+    work: str
+    robust: dict[str, float]
 
-    def result(self) -> dict:
-        """natural_accuracy, balanced_accuracy, robust_accuracy by attack, n_test and n_robust."""
-        present = self.seen > 0
-        return {
-            "natural_accuracy": float(self.correct.sum() / self.seen.sum()),
-            "balanced_accuracy": float((self.correct[present] / self.seen[present]).mean()),
-            "robust_accuracy": {name: count / max(self.attacked, 1) for name, count in self.robust.items()},
-            "n_test": int(self.seen.sum()),
-            "n_robust": self.attacked,
-        }
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        figures: by predictor, see `figures.of_predictor`.
+        examples: by attack: "images", "adversarial", "labels" and "predicted" (what the attacked model says of the
+            adversarial images) of the attacked examples that were kept.
+        findings: of the checks that concern the attacked model, at any radius.
+    """
+
+    figures: dict[str, dict]
+    examples: dict[str, dict[str, np.ndarray]]
+    findings: list[Finding]
 
 
 def evaluate(
@@ -49,55 +60,162 @@ def evaluate(
     *,
     robust_limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda examples: None,
-) -> dict[str, dict]:
+    progress: Callable[[Progress], None] = lambda progress: None,
+    state: State | None = None,
+    check: bool = True,
+    findings: Sequence[Finding] | None = None,
+    keep_all: bool = False,
+) -> Evaluation:
     """Measures natural, balanced and robust accuracy.
 
-    The adversarial images are crafted once, on `logits`, and shown to every predictor. An example counts as robust
-    when it is classified correctly both clean and attacked.
+    The adversarial images are crafted on `logits` and shown to every predictor. An example counts as robust when it is
+    classified correctly clean and after every try of the attack.
 
     Args:
-        logits: the model that is attacked, a function in inference mode that TensorFlow can differentiate.
+        logits: the model that is attacked, a function in inference mode.
         batches: (images in [0, 1], labels), one pass over the test split in a fixed order.
-        attacks: attacks by the name under which their figures are reported.
-        predictors: the models whose answers are counted, by name.
+        attacks: attacks by the name under which their figures are reported, all with one norm.
+        predictors: the models whose answers are counted, by name; the first is the attacked one.
         num_classes: number of classes.
         robust_limit: attack only so many examples, the first ones.
-        seed: keys the attacks' random starts, together with the number of the batch.
-        progress: called with the number of examples done so far.
+        seed: keys the attacks' random numbers, together with the place of the example in the split.
+        progress: is told how far things are, after every compiled call and every batch.
+        state: where finished batches are kept, and those of an interrupted evaluation found.
+        check: whether to look for signs that the figures cannot be trusted, see `checks`.
+        findings: of the checks that concern the model, if they were made before; None makes them.
+        keep_all: keep all adversarial images in memory, not only the first `SHOWN` that fooled the model.
 
     Returns:
-        The result of each predictor, see `Tally.result`.
+        The evaluation.
+
+    Raises:
+        HarpError: there are no images, or an attack is wrong.
     """
-    tallies = {name: Tally(np.zeros(num_classes, int), np.zeros(num_classes, int)) for name in predictors}
-    crafters = {name: _compiled(attack, logits) for name, attack in attacks.items()}
+    records: list[Record] = []
+    attacked = next(iter(predictors))
     done = 0
-    for number, (images, labels) in enumerate(batches):
-        truth = labels.numpy()
-        room = len(truth) if robust_limit is None else max(min(robust_limit - done, len(truth)), 0)
-        attacked = images[:room]
-        adversarial = {
-            name: craft(attacked, labels[:room], tf.constant([seed, number])).numpy()
-            for name, craft in crafters.items()
-            if room
-        }
-        for name, predict in predictors.items():
-            tally = tallies[name]
-            right = predict(images.numpy()).argmax(-1) == truth
-            tally.seen += np.bincount(truth, minlength=num_classes)
-            tally.correct += np.bincount(truth[right], minlength=num_classes)
-            tally.attacked += room
-            for attack, candidates in adversarial.items():
-                robust = right[:room] & (predict(candidates).argmax(-1) == truth[:room])
-                tally.robust[attack] = tally.robust.get(attack, 0) + int(robust.sum())
-        done += len(truth)
-        progress(done)
-    return {name: tally.result() for name, tally in tallies.items()}
+    for number, (image_tensor, label_tensor) in enumerate(batches):
+        images, labels = image_tensor.numpy(), label_tensor.numpy().astype(np.int32)
+        if number == 0:
+            first = images, labels
+            if findings is None:
+                findings = checks.of_model(logits, images, labels, _norm(attacks)) if check and attacks else []
+            if {finding.check for finding in findings} & {checks.NO_GRADIENT, checks.NAN_GRADIENTS}:
+                logits = checks.attackable(logits)
+            shape = images.shape[1:]
+            engines = {name: Engine(attack, logits, shape, num_classes) for name, attack in attacks.items()}
+        room = len(labels) if robust_limit is None else max(min(robust_limit - done, len(labels)), 0)
+        record = state.load(number) if state else None
+        if record is None:
+            correct = {name: predicted(predict, images, name) == labels for name, predict in predictors.items()}
+            record = {"labels": labels, "attacked": np.array(room)}
+            record |= {f"right/{name}": right for name, right in correct.items()}
+            for name, engine in engines.items() if room else ():
+
+                def tell(part: str, standing: int, name: str = name, done: int = done, room: int = room) -> None:
+                    robust = _robust(records, [*attacks], attacked, {name: (standing, room)})
+                    progress(Progress(done, f"{name} {part}".strip(), robust))
+
+                outcome = engine.run(
+                    images[:room],
+                    labels[:room],
+                    np.arange(done, done + room),
+                    predictors,
+                    {predictor: right[:room] for predictor, right in correct.items()},
+                    seed=seed,
+                    progress=tell,
+                )
+                for predictor in predictors:
+                    record[f"standing/{name}/{predictor}"] = outcome.standing[predictor]
+                    record[f"parts/{name}/{predictor}"] = outcome.parts[predictor]
+                if outcome.distances is not None:
+                    record[f"distances/{name}"] = outcome.distances
+                if keep_all or number == 0:
+                    fallen = correct[attacked][:room] & ~outcome.standing[attacked]
+                    rows = np.arange(room) if keep_all else _worth_showing(fallen)
+                    record |= _kept(name, images, labels, outcome, rows, predictors[attacked])
+            if state:
+                state.save(number, record)
+        records.append(record)
+        done += len(labels)
+        progress(Progress(done, "", _robust(records, [*attacks], attacked, {})))
+    if not records or findings is None:
+        raise HarpError("Expected at least one batch of images to evaluate, received none.")
+    here = [*findings]
+    if check:
+        here += _probe(logits, *first, attacks, records[0], attacked, seed, num_classes)
+    return Evaluation(
+        {
+            name: figures.of_predictor(name, records, attacks, here, num_classes, crafted_on=attacked, seed=seed)
+            for name in predictors
+        },
+        {
+            name: {key: figures.joined(records, f"{key}/{name}", float) for key in _KEPT}
+            for name in attacks
+            if records[0]["attacked"]
+        },
+        [*findings],
+    )
 
 
-def _compiled(attack: Attack, logits: Logits) -> Callable:
-    @tf.function(reduce_retracing=True)
-    def craft(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return attack(logits, images, labels, seed)
+_KEPT = ("images", "adversarial", "labels", "predicted")
 
-    return craft
+
+def _kept(
+    attack: str, images: np.ndarray, labels: np.ndarray, outcome: Outcome, rows: np.ndarray, predict: Predict
+) -> Record:
+    adversarial = outcome.adversarial[rows]
+    values = (images[rows], adversarial, labels[rows], predict(adversarial).argmax(-1))
+    return {f"{key}/{attack}": value for key, value in zip(_KEPT, values)}
+
+
+def _worth_showing(fallen: np.ndarray) -> np.ndarray:
+    """Rows of a few examples: those that the attack has brought down first."""
+    return np.concatenate([np.flatnonzero(fallen), np.flatnonzero(~fallen)])[:SHOWN]
+
+
+def _robust(
+    records: Sequence[Record], attacks: Sequence[str], attacked: str, current: Mapping[str, tuple[int, int]]
+) -> dict[str, float]:
+    """Accuracies under attack in the finished batches, and what stands of how many in the current one."""
+    total = sum(int(record["attacked"]) for record in records)
+    found = {}
+    for name in attacks:
+        standing, room = current.get(name, (0, 0))
+        if total + room:
+            before = int(figures.joined(records, f"standing/{name}/{attacked}", bool).sum())
+            found[name] = (before + standing) / (total + room)
+    return found
+
+
+def _norm(attacks: Mapping[str, Attack]) -> str:
+    return next((attack.norm for attack in attacks.values()), "linf")
+
+
+def _probe(
+    logits: Logits,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attacks: Mapping[str, Attack],
+    record: Record,
+    attacked: str,
+    seed: int,
+    num_classes: int,
+) -> list[Finding]:
+    """A short Square on what the gradient attacks left standing in the first batch, if no attack is a Square."""
+    if not attacks or not record["attacked"] or any(map(figures.sees_no_gradient, attacks.values())):
+        return []
+    standing = np.all([record[f"standing/{name}/{attacked}"] for name in attacks], axis=0)
+    rows = np.flatnonzero(standing)[: checks.SAMPLES]
+    if not len(rows):
+        return []
+    eps = max(attack.eps for attack in attacks.values())
+    engine = Engine(Square(eps=eps, norm=_norm(attacks), queries=_PROBE_QUERIES), logits, images.shape[1:], num_classes)
+
+    def predict(candidates: np.ndarray) -> np.ndarray:
+        return logits(tf.constant(candidates)).numpy()
+
+    right = predicted(predict, images[rows], attacked) == labels[rows]
+    outcome = engine.run(images[rows], labels[rows], rows, {attacked: predict}, {attacked: right}, seed=seed)
+    left = int(outcome.standing[attacked].sum())
+    return checks.black_box_beats_white_box(int(right.sum()), left, len(rows), checks.MUCH)

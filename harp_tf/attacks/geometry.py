@@ -21,6 +21,14 @@ class Norm(abc.ABC):
         """Perturbations drawn uniformly from the ball; `seed` is int32 [2], or [n, 2] with one per example."""
 
     @abc.abstractmethod
+    def on_sphere(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
+        """Random perturbations of norm eps, in which no pixel is preferred; `seed` as in `random`."""
+
+    @abc.abstractmethod
+    def size(self, delta: tf.Tensor) -> tf.Tensor:
+        """The norm of each perturbation, float32 [n]."""
+
+    @abc.abstractmethod
     def step(self, gradient: tf.Tensor) -> tf.Tensor:
         """The direction of norm 1 in which a function with this gradient rises most; 0 where the gradient is 0."""
 
@@ -34,6 +42,13 @@ class Linf(Norm):
 
     def random(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
         return eps * draws.uniform(tf.shape(like), seed, -1.0, 1.0)
+
+    def on_sphere(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
+        noise = draws.uniform(tf.shape(like), seed, -1.0, 1.0)
+        return eps * tf.math.divide_no_nan(noise, _largest(noise))
+
+    def size(self, delta: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(_largest(delta), [-1])
 
     def step(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.sign(gradient)
@@ -54,11 +69,26 @@ class L2(Norm):
         dimensions = tf.cast(tf.size(like) // tf.maximum(tf.shape(like)[0], 1), tf.float32)
         return eps * tf.pow(uniform, 1.0 / dimensions) * direction
 
+    def on_sphere(self, like: tf.Tensor, eps: float, seed: tf.Tensor) -> tf.Tensor:
+        return eps * self.step(draws.normal(tf.shape(like), seed))
+
+    def size(self, delta: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(_length(delta), [-1])
+
     def step(self, gradient: tf.Tensor) -> tf.Tensor:
         # By the largest entry first: a confident network's gradient is so small that its squares would vanish.
-        largest = tf.reduce_max(tf.abs(gradient), axis=list(range(1, len(gradient.shape))), keepdims=True)
-        scaled = tf.math.divide_no_nan(gradient, largest)
+        scaled = tf.math.divide_no_nan(gradient, _largest(gradient))
         return tf.math.divide_no_nan(scaled, _length(scaled))
+
+
+def select(where: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Whole images of `one` where the mask [n] says so, and of `other` elsewhere."""
+    # This op copies rows; `tf.where` would spread the mask over the pixels, four times as slowly.
+    return tf.raw_ops.Select(condition=where, x=one, y=other)
+
+
+def _largest(batch: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_max(tf.abs(batch), axis=list(range(1, len(batch.shape))), keepdims=True)
 
 
 def _length(batch: tf.Tensor) -> tf.Tensor:

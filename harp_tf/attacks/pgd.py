@@ -6,10 +6,11 @@ import tensorflow as tf
 
 from harp_tf.attacks import draws
 from harp_tf.attacks.base import Attack, Logits
+from harp_tf.attacks.objectives import margin, value_and_gradient
 from harp_tf.losses.terms import cross_entropy, kl_from_logits
 from harp_tf.types import HarpError, require_choice
 
-OBJECTIVES = ("cross_entropy", "kl")
+OBJECTIVES = ("cross_entropy", "margin", "kl")
 STARTS = ("uniform", "normal", "clean")
 
 
@@ -20,8 +21,10 @@ class PGD(Attack):
     Attributes:
         step_size: eta, length of a step in the attack's norm. Default: eps / 4.
         steps: T, number of gradient steps, >= 1.
-        objective: "cross_entropy", or "kl" between the clean and the adversarial prediction.
+        objective: "cross_entropy", "margin" (the largest other logit minus that of the label), or "kl" between the
+            clean and the adversarial prediction.
         start: "uniform" in the ball, "normal" (clean + 0.001 * Gaussian noise, as TRADES does) or "clean".
+        restarts: number of tries, each from another random start, >= 1.
 
     Reference:
         Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018.
@@ -31,6 +34,7 @@ class PGD(Attack):
     steps: int = 10
     objective: str = "cross_entropy"
     start: str = "uniform"
+    restarts: int = 1
 
     def __post_init__(self):
         super().__post_init__()
@@ -38,11 +42,24 @@ class PGD(Attack):
             object.__setattr__(self, "step_size", self.eps / 4)
         if not isinstance(self.steps, int) or self.steps < 1 or not 0.0 <= self.step_size < float("inf"):
             raise HarpError(
-                "PGD needs a whole number of steps >= 1 and a step_size >= 0 in units of [0, 1] pixels, received "
-                f"steps={self.steps!r} and step_size={self.step_size!r}."
+                f"{type(self).__name__} needs a whole number of steps >= 1 and a step_size >= 0 in units of [0, 1] "
+                f"pixels, received steps={self.steps!r} and step_size={self.step_size!r}."
             )
         require_choice("objective", self.objective, OBJECTIVES)
         require_choice("start", self.start, STARTS)
+        most = 1 if self.start == "clean" else float("inf")  # from the clean image all tries are the same
+        if not isinstance(self.restarts, int) or not 1 <= self.restarts <= most:
+            raise HarpError(
+                f"{type(self).__name__} needs a whole number of restarts >= 1, and just one from the clean image, "
+                f"received restarts={self.restarts!r} and start={self.start!r}."
+            )
+
+    def tries(self, num_classes: int) -> int:
+        return self.restarts
+
+    @property
+    def _single(self) -> bool:
+        return self.restarts == 1
 
     def perturb(
         self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, number: int | tf.Tensor
@@ -50,21 +67,13 @@ class PGD(Attack):
         if self.objective == "kl":
             clean = tf.stop_gradient(logits(images))
 
-        def objective(candidates: tf.Tensor) -> tf.Tensor:
+        def objective(scores: tf.Tensor) -> tf.Tensor:
             if self.objective == "kl":
-                return kl_from_logits(clean, logits(candidates))
-            return cross_entropy(logits(candidates), labels)
+                return kl_from_logits(clean, scores)
+            return (margin if self.objective == "margin" else cross_entropy)(scores, labels)
 
         def body(step: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(candidates)
-                value = objective(candidates)
-            gradient = tape.gradient(value, candidates)
-            if gradient is None:
-                raise HarpError(
-                    "The logits have no gradient with respect to the images, so PGD cannot attack. Remove what cuts it "
-                    "from the model (a cast to integers, an argmax, tf.stop_gradient)."
-                )
+            gradient = value_and_gradient(logits, objective, candidates, type(self).__name__)[2]
             return step + 1, self.project(candidates + self.step_size * self.ball.step(gradient), images)
 
         start = self.project(self._start(images, seed), images)

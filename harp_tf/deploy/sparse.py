@@ -106,6 +106,7 @@ def _reshape_after_global_means(model: schema.ModelT) -> None:
             "flat",
             shape=np.array([1, channels], np.int32),
             shapeSignature=np.array([-1, channels], np.int32),
+            quantization=graph.tensors[result].quantization,
         )
         operator.builtinOptions.keepDims = False
         operator.outputs = np.array([flat], np.int32)

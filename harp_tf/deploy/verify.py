@@ -15,7 +15,7 @@ _KERAS_BATCH = 64
 
 # Rounded weights move the logits: how far, as root mean square over their standard deviation, before something
 # else than rounding must be at work. A file with one broken kernel is usually beyond 1.
-_ROUNDING = {"float16": 0.02, "int8_weights": 0.15, "int8": 0.4}
+_ROUNDING = {"float16": 0.02, "int8_weights": 0.15, "int8": 0.25}
 
 
 @dataclasses.dataclass(frozen=True)

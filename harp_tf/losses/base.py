@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from harp_tf.configured import Configured
 from harp_tf.types import HarpError
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
@@ -28,7 +29,7 @@ class LossTerms:
 
 
 @dataclasses.dataclass(frozen=True)
-class RobustLoss(abc.ABC):
+class RobustLoss(Configured, abc.ABC):
     """A training loss on clean images and their adversarial counterparts.
 
     Attributes:

@@ -45,6 +45,79 @@ def test_projection_takes_the_nearest_point_and_then_the_box():
     np.testing.assert_allclose(attack.project(candidates, images), [[0.8, 0.9], [1.0, 0.9]], rtol=1e-6)
 
 
+def checked(attack, images=IMAGES):
+    labels = tf.zeros([len(images)], tf.int32)
+    candidates, faults = tf.function(attack.checked_attempt)(two_logits, images, labels, SEED, 0)
+    np.testing.assert_array_equal(candidates, attack.attempt(two_logits, images, labels, SEED, 0))
+    return faults.numpy()
+
+
+@pytest.mark.parametrize("norm, eps", [("linf", 0.1), ("l2", 1.0)])
+def test_an_attack_that_leaves_the_ball_is_caught_by_name(norm, eps):
+    attack = Astray(eps=eps, norm=norm)
+    assert (checked(attack) > 0).all()
+    with pytest.raises(HarpError, match="^Astray returned wrong candidates: of 6, .*leave the b"):
+        attack.require_sound(checked(attack))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Undefined(Attack):
+    """Returns NaN where the first pixel is below one half."""
+
+    def perturb(self, logits, images, labels, seed, number):
+        return tf.where(images[:, :1, :1, :1] < 0.5, float("nan"), images)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_attack_that_returns_nan_is_caught_by_name(norm):
+    attack = Undefined(eps=0.1, norm=norm)
+    expected = np.where(IMAGES[:, 0, 0, 0] < 0.5, 1, 0)
+    np.testing.assert_array_equal(checked(attack), expected)
+    with pytest.raises(HarpError, match=rf"^Undefined returned .*: of 6, {expected.sum()} are not numbers \(NaN\)"):
+        attack.require_sound(checked(attack))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shift(Attack):
+    """Adds a number to every pixel."""
+
+    by: float
+
+    def perturb(self, logits, images, labels, seed, number):
+        return images + self.by
+
+
+@pytest.mark.parametrize("norm, eps", [("linf", 0.2), ("l2", 0.2 * 75**0.5)])
+def test_each_fault_is_told_from_the_others_and_from_rounding(norm, eps):
+    grey, black = tf.fill([1, 5, 5, 3], 0.5), tf.zeros([1, 5, 5, 3])
+    images = tf.concat([grey, black], 0)
+    kinds = {-0.2 * (1 + 1e-6): [0, 3], 0.2 * (1 + 1e-6): [0, 0], 0.21: [2, 2], -0.21: [2, 2], 0.0: [0, 0]}
+    for by, expected in kinds.items():
+        assert checked(Shift(eps=eps, norm=norm, by=by), images).tolist() == expected
+    sound = Shift(eps=eps, norm=norm, by=0.1)
+    sound.require_sound(checked(sound, images))
+    with pytest.raises(HarpError, match="of 2, 1 leave the ball around the image and 1 leave the box"):
+        sound.require_sound(np.array([2, 3]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Half(Attack):
+    """Fails unless it is shown float32 logits."""
+
+    def perturb(self, logits, images, labels, seed, number):
+        assert images.dtype == logits(images).dtype == tf.float32
+        return images
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.float64])
+def test_attacks_see_float32_logits_of_models_of_any_precision(dtype):
+    Half(eps=0.1).attempt(lambda x: tf.cast(two_logits(x), dtype), tf.cast(IMAGES, dtype), LABELS, SEED, 0)
+
+
+def test_nothing_to_note_unless_an_attack_says_so():
+    assert Half(eps=0.1).note(2) == ""
+
+
 def test_no_gradient_flows_through_an_attack():
     scale = tf.Variable(2.0)
     with tf.GradientTape() as tape:
@@ -79,6 +152,7 @@ def test_settings_as_a_record():
         "steps": 3,
         "objective": "cross_entropy",
         "start": "uniform",
+        "restarts": 1,
     }
 
 

@@ -64,6 +64,24 @@ def test_random_points_depend_on_the_seed_alone(norm):
     assert len({point.tobytes() for point in first.numpy()}) == 4
 
 
+@pytest.mark.parametrize("norm", [Linf(), L2()])
+@pytest.mark.parametrize("seed", [SEED, tf.constant([[3, 4], [3, 5], [0, 0], [9, 1]])])
+def test_random_points_of_the_sphere(norm, seed):
+    like = tf.zeros([4, 5, 5, 2])
+    points = norm.on_sphere(like, 0.3, seed)
+    np.testing.assert_allclose(norm.size(points), 0.3, rtol=1e-6)
+    np.testing.assert_array_equal(points, norm.on_sphere(like, 0.3, seed))
+    assert len({point.tobytes() for point in points.numpy()}) == 4
+    np.testing.assert_allclose(np.mean(points), 0.0, atol=0.03)
+    np.testing.assert_array_equal(norm.on_sphere(like, 0.0, seed), like)
+
+
+def test_the_size_of_a_change():
+    delta = tf.constant([[[0.3, -0.4]], [[0.0, 0.0]], [[-1.0, 0.0]]])
+    np.testing.assert_allclose(Linf().size(delta), [0.4, 0.0, 1.0])
+    np.testing.assert_allclose(L2().size(delta), [0.5, 0.0, 1.0])
+
+
 def test_linf_step_is_the_sign():
     gradient = tf.constant([[1e-30, -2.0, 0.0]])
     np.testing.assert_array_equal(Linf().step(gradient), [[1.0, -1.0, 0.0]])

@@ -57,7 +57,12 @@ def twin(network, start, *, norm, eps, step_size, steps, objective) -> np.ndarra
     images = network.images.numpy().astype("float64").reshape(8, -1)
     weights = network.first.astype("float64")
     clean = softmax(images @ weights)
-    target = np.eye(CLASSES)[network.labels.numpy()] if objective == "cross_entropy" else clean
+    true = np.eye(CLASSES)[network.labels.numpy()]
+
+    def slope(logits):
+        if objective == "margin":
+            return np.eye(CLASSES)[np.argmax(np.where(true, -np.inf, logits), axis=1)] - true
+        return softmax(logits) - (true if objective == "cross_entropy" else clean)
 
     def project(candidates):
         delta = candidates - images
@@ -69,7 +74,7 @@ def twin(network, start, *, norm, eps, step_size, steps, objective) -> np.ndarra
 
     candidates = project(start.reshape(8, -1).astype("float64"))
     for _ in range(steps):
-        gradient = (softmax(candidates @ weights) - target) @ weights.T
+        gradient = slope(candidates @ weights) @ weights.T
         if norm == "linf":
             direction = np.sign(gradient)
         else:
@@ -80,7 +85,8 @@ def twin(network, start, *, norm, eps, step_size, steps, objective) -> np.ndarra
 
 @pytest.mark.parametrize("norm, eps", [("linf", 0.1), ("l2", 0.6)])
 @pytest.mark.parametrize(
-    "objective, start", [("cross_entropy", "uniform"), ("cross_entropy", "clean"), ("kl", "normal")]
+    "objective, start",
+    [("cross_entropy", "uniform"), ("cross_entropy", "clean"), ("margin", "uniform"), ("kl", "normal")],
 )
 def test_equals_a_hand_written_attack(norm, eps, objective, start):
     network = Network(linear=True)
@@ -127,6 +133,35 @@ def test_the_seed_decides(start):
     np.testing.assert_array_equal(first, network.attacked(attack))
     for other in ([7, 1], [8, 0]):
         assert np.abs(first - network.attacked(attack, tf.constant(other))).max() > 1e-4
+
+
+def test_every_restart_begins_elsewhere_and_the_first_where_one_try_does():
+    network = Network()
+    attack = PGD(eps=0.1, steps=2, restarts=3)
+    assert attack.tries(CLASSES) == 3
+    tries = [attack.attempt(network, network.images, network.labels, SEED, number) for number in range(3)]
+    np.testing.assert_array_equal(tries[0], network.attacked(PGD(eps=0.1, steps=2)))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(tries[one] - tries[other]).max(axis=(1, 2, 3)).min() > 1e-3
+
+
+def test_an_example_is_broken_when_any_restart_breaks_it():
+    network = Network(seed=2)
+    attack = PGD(eps=0.2, steps=2, step_size=0.05, restarts=6)
+
+    def broken(images):
+        return (tf.argmax(network(images), -1, tf.int32) != network.labels).numpy()
+
+    alone = [broken(attack.attempt(network, network.images, network.labels, SEED, number)) for number in range(6)]
+    together = broken(network.attacked(attack))
+    np.testing.assert_array_equal(together, np.any(alone, axis=0))
+    assert together.sum() > np.sum(alone, axis=1).max()  # no single restart would have done
+
+
+@pytest.mark.parametrize("settings", [{"restarts": 0}, {"restarts": 1.5}, {"restarts": 2, "start": "clean"}], ids=str)
+def test_restarts_out_of_range_are_refused(settings):
+    with pytest.raises(HarpError, match="whole number of restarts >= 1, and just one from the clean image"):
+        PGD(eps=0.1, **settings)
 
 
 @pytest.mark.parametrize("norm, eps", [("linf", 0.2), ("l2", 1.2)])
@@ -231,7 +266,7 @@ def test_steps_out_of_range_are_refused(settings):
         PGD(eps=0.1, **settings)
 
 
-@pytest.mark.parametrize("settings", [{"objective": "margin"}, {"start": "gaussian"}], ids=str)
+@pytest.mark.parametrize("settings", [{"objective": "dlr"}, {"start": "gaussian"}], ids=str)
 def test_unknown_choices_are_refused(settings):
     with pytest.raises(HarpError, match=f"{next(iter(settings))} must be one of"):
         PGD(eps=0.1, **settings)

@@ -1,0 +1,68 @@
+"""How the figures of a new evaluation join earlier ones in results.json, so that none is lost."""
+
+from typing import Any
+
+Figures = dict[str, Any]
+
+_SAME = ("norm", "eps", "n", "seed", "settings", "crafted_on")
+"""What two entries of an attack must share for the newer one to be the same measurement, made again."""
+
+
+def merge(earlier: Figures, newer: Figures, norm: str, eps: float) -> Figures:
+    """Joins the figures of one model.
+
+    Args:
+        earlier: what results.json has of the model, {} if nothing.
+        newer: figures of `attacks.evaluate`.
+        norm: of the run's threat model.
+        eps: its radius.
+
+    Returns:
+        The newer figures, with "attacks" holding all entries of each attack in a list; "robust_accuracy" only what was
+        measured at the run's norm and eps, on the most images if there are several entries; "n_robust" the fewest
+        images behind any of these; and "security_curve" by attack where there are several radii.
+    """
+    entries: dict[str, list[Figures]] = {name: list(found) for name, found in earlier.get("attacks", {}).items()}
+    for name, entry in newer["attacks"].items():
+        others = [old for old in entries.get(name, []) if any(old.get(key) != entry.get(key) for key in _SAME)]
+        entries[name] = [*others, entry]
+    own = {name: best for name, found in entries.items() if (best := most_images(found, norm, eps))}
+    counts = [entry["n"] for entry in own.values()]
+    untold = set(earlier.get("robust_accuracy", {})) - set(own)  # of a results.json that knew no entries
+    if untold and earlier.get("n_robust"):
+        counts.append(earlier["n_robust"])
+    return {
+        **{key: value for key, value in earlier.items() if key not in newer},
+        **newer,
+        "robust_accuracy": {
+            **earlier.get("robust_accuracy", {}),
+            **{name: entry["robust_accuracy"] for name, entry in own.items()},
+        },
+        "n_robust": min(counts, default=0),
+        "attacks": entries,
+        "security_curve": _curves(entries, norm, newer["natural_accuracy"]),
+    }
+
+
+def most_images(entries: list[Figures], norm: str, eps: float) -> Figures | None:
+    """The entry at a threat model that was measured on the most images, the newest of several, or None."""
+    found = [entry for entry in entries if (entry["norm"], entry["eps"]) == (norm, eps)]
+    return max(reversed(found), key=lambda entry: entry["n"], default=None)
+
+
+def _curves(entries: dict[str, list[Figures]], norm: str, natural: float) -> dict[str, Figures]:
+    curves = {}
+    for name, found in entries.items():
+        mine = [entry for entry in found if entry["norm"] == norm]
+        points = {0.0: natural}
+        for entry in mine:
+            curve = entry.get("curve", {"eps": [], "robust_accuracy": []})
+            points.update(zip(curve["eps"], curve["robust_accuracy"]))
+        for radius in sorted({entry["eps"] for entry in mine}):
+            best = most_images(mine, norm, radius)
+            if best:
+                points[radius] = best["robust_accuracy"]
+        if len(points) > 2:
+            radii = sorted(points)
+            curves[name] = {"norm": norm, "eps": radii, "robust_accuracy": [points[radius] for radius in radii]}
+    return curves

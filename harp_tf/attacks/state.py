@@ -1,0 +1,67 @@
+"""What an interrupted evaluation has measured already, batch by batch."""
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from harp_tf.files import write_json, write_npz
+
+Record = dict[str, np.ndarray]
+
+
+class State:
+    """A folder with one file per finished batch, each whole or not there, and the description of what is measured.
+
+    Records of another description are of no use and are removed.
+
+    Args:
+        folder: made if it does not exist.
+        identity: JSON-serialisable description of model, data, attacks and seed.
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping):
+        self._folder = Path(folder)
+        description = self._folder / "state.json"
+        wanted = json.loads(json.dumps(identity))
+        if _read(description) != wanted:
+            self.clear()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_json(description, wanted)
+
+    @property
+    def finished(self) -> int:
+        """How many batches are there."""
+        return len(list(self._folder.glob("batch_*.npz")))
+
+    def load(self, number: int) -> Record | None:
+        """The record of a batch, None if it is not there or cannot be read."""
+        try:
+            with np.load(self._path(number), allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save(self, number: int, record: Record) -> None:
+        """Writes the record of a batch."""
+        write_npz(self._path(number), record)
+
+    def clear(self) -> None:
+        """Removes what was saved, and the folder if nothing else is in it: the evaluation is done."""
+        for path in (self._folder / "state.json", *self._folder.glob("batch_*.npz")):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"batch_{number:06d}.npz"
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
