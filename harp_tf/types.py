@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+import re
 from typing import TypeGuard
 
 
@@ -13,9 +14,10 @@ class HarpError(ValueError):
     """
 
 
-GRANULARITIES = ("weight",)
+GRANULARITIES = ("weight", "channel")
 PRUNE_MODES = ("harp", "score", "rate")
 BUDGETS = ("weights", "flops")
+STAGES = ("prune", "finetune")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,11 @@ class PruningSpec:
         mode: "harp" trains scores and rates, "score" the scores only, "rate" the rates only.
         budget: what L_hw counts, "weights" or "flops" (multiply-adds at the model's input size).
         floor_factor: alpha in (0, 1); no learned rate falls below alpha * target rate.
-        granularity: what a score stands for; "weight" is a single weight.
+        granularity: what a score stands for; "weight" is a single weight, "channel" an input channel of a layer, with
+            all layers that read it.
+        channel_multiple: a number of which the kept channels of a layer are a multiple when the prune stage ends, where
+            there are twice as many and the budget allows it; 1 leaves them as they are.
+        stage: "prune" or "finetune", what the model is set to train (see `harp_tf.set_stage`).
     """
 
     target_sparsity: float
@@ -35,6 +41,8 @@ class PruningSpec:
     budget: str = "weights"
     floor_factor: float = 0.1
     granularity: str = "weight"
+    channel_multiple: int = 8
+    stage: str = "prune"
 
     def __post_init__(self):
         if not is_number(self.target_sparsity) or not 0.0 < self.target_sparsity < 1.0:
@@ -45,10 +53,17 @@ class PruningSpec:
         require_choice("mode", self.mode, PRUNE_MODES)
         require_choice("budget", self.budget, BUDGETS)
         require_choice("granularity", self.granularity, GRANULARITIES)
+        require_choice("stage", self.stage, STAGES)
         if not is_number(self.floor_factor) or not 0.0 < self.floor_factor < 1.0:
             raise HarpError(
                 f"floor_factor must be a number strictly between 0 and 1, received {self.floor_factor!r}. Each layer "
                 "keeps at least this share of the target rate; 0.1 is the default."
+            )
+        multiple = self.channel_multiple
+        if not isinstance(multiple, numbers.Integral) or isinstance(multiple, bool) or multiple < 1:
+            raise HarpError(
+                f"channel_multiple must be a whole number of at least 1, received {multiple!r}. Processors like 8; 1 "
+                "rounds nothing."
             )
         # Plain floats, so that the spec can be written to JSON.
         object.__setattr__(self, "target_sparsity", float(self.target_sparsity))
@@ -67,6 +82,63 @@ class PruningSpec:
     def as_dict(self) -> dict:
         """The fields as a JSON-serialisable dict; `PruningSpec(**d)` is the inverse."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class RateBound:
+    """A floor and a ceiling for the rates of some layers.
+
+    Attributes:
+        layers: a regular expression. It is about what it matches in full: the name or path of a layer or of a model
+            that is nested, or the path of a kernel. A name matches itself.
+        low: the smallest rate, in (0, 1]; None leaves the floor of the spec, alpha * target rate.
+        high: the largest rate, in (0, 1]; None is 1. Equal bounds fix the rate.
+    """
+
+    layers: str
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self):
+        try:
+            re.compile(self.layers)
+        except (re.error, TypeError) as error:
+            raise HarpError(
+                "rate_bounds expects names, paths or regular expressions of layers, received "
+                f"{self.layers!r} ({error})."
+            ) from error
+        for bound in (self.low, self.high):
+            if bound is not None and (not is_number(bound) or not 0.0 < bound <= 1.0):
+                raise HarpError(
+                    f"rate_bounds of {self.layers!r} must be fractions kept in (0, 1], received {bound!r}. Leave out "
+                    "a bound that is not wanted."
+                )
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise HarpError(
+                f"rate_bounds of {self.layers!r} must be (smallest, largest), received {(self.low, self.high)}."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "RateBound":
+        """Reads "conv1=0.1:0.5", where a bound may be left out: "conv1=0.1:" or "conv1=:0.5"."""
+        layers, _, bounds = text.rpartition("=")
+        low, colon, high = bounds.partition(":")
+        try:
+            values = [float(bound) if bound else None for bound in (low, high)]
+        except ValueError:
+            colon = ""
+        if not layers or not colon:
+            raise HarpError(
+                "rate_bounds must be written layer=smallest:largest, e.g. conv1=0.1:0.5 or conv1=0.1:, received "
+                f"{text!r}."
+            )
+        return cls(layers, *values)
+
+    def matches(self, path: str) -> bool:
+        """Whether the bound is about the kernel of this path, e.g. "block1/conv1/kernel"."""
+        parts = path.split("/")
+        names = {*parts[-2:-1], *("/".join(parts[: i + 1]) for i in range(len(parts)))}
+        return any(re.fullmatch(self.layers, name) for name in names)
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from harp_tf.types import HarpError, PruningSpec, require_choice
+from harp_tf.types import HarpError, PruningSpec, RateBound, require_choice
 
 
 def test_rates_of_a_sparsity():
@@ -41,6 +41,12 @@ def test_floor_factors_out_of_range(factor):
         PruningSpec(0.9, floor_factor=factor)
 
 
+@pytest.mark.parametrize("multiple", [0, -8, 2.5, "8", None, True])
+def test_channel_multiples_out_of_range(multiple):
+    with pytest.raises(HarpError, match="channel_multiple must be a whole number of at least 1, received"):
+        PruningSpec(0.9, channel_multiple=multiple)
+
+
 @pytest.mark.parametrize("field", ["mode", "budget", "granularity"])
 def test_unknown_choices(field):
     with pytest.raises(HarpError, match=f"{field} must be one of .*, received 'other'"):
@@ -51,3 +57,29 @@ def test_require_choice():
     require_choice("stage", "prune", ("prune", "finetune"))
     with pytest.raises(HarpError, match="stage must be one of prune, finetune, received 3"):
         require_choice("stage", 3, ("prune", "finetune"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("conv1=0.1:0.5", ("conv1", 0.1, 0.5)),
+        ("conv1=0.1:", ("conv1", 0.1, None)),
+        ("block/.*=:1", ("block/.*", None, 1.0)),
+        ("a=b=1e-3:1", ("a=b", 0.001, 1.0)),
+    ],
+)
+def test_rate_bounds_are_read(text, expected):
+    bound = RateBound.parse(text)
+    assert (bound.layers, bound.low, bound.high) == expected
+
+
+@pytest.mark.parametrize("text", ["conv1", "conv1=0.1", "=0.1:0.5", "conv1=a:b", "conv1:0.1=0.5", "conv1=0.1:0.2:0.3"])
+def test_rate_bounds_that_cannot_be_read(text):
+    with pytest.raises(HarpError, match=f"rate_bounds must be written layer=smallest:largest.*received {text!r}"):
+        RateBound.parse(text)
+
+
+@pytest.mark.parametrize("text", ["conv1=0:0.5", "conv1=0.1:2", "conv1=nan:1", "a=:inf", "a=0.5:0.1", "conv(=0.1:"])
+def test_rate_bounds_out_of_range(text):
+    with pytest.raises(HarpError, match="rate_bounds"):
+        RateBound.parse(text)

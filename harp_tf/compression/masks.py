@@ -6,6 +6,8 @@ histograms (the upper 16 bits, then the lower 15 bits of the one bucket that hol
 without sorting. Ties at the threshold are broken by index, so the count is exact for every input.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from harp_tf.compression.rates import keep_count
@@ -87,25 +89,29 @@ def _last_at_least(counts: tf.Tensor, rank: tf.Tensor) -> tuple[tf.Tensor, tf.Te
     return position, tf.gather(from_here, position) - tf.gather(counts, position)
 
 
-@tf.custom_gradient
-def straight_through_mask(scores: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+def straight_through_mask(
+    scores: tf.Tensor, rate: tf.Tensor, count: Callable[[tf.Tensor, int], tf.Tensor] = keep_count
+) -> tf.Tensor:
     """The mask M of a layer from its importance scores and its rate.
 
     Args:
         scores: float32 tensor S of any static shape.
         rate: float32 scalar a, the fraction of entries that is kept, in (0, 1].
+        count: the rounding rule (a, n) -> number of ones: `keep_count` for weights, `keep_channels` for channels.
 
     Returns:
-        Tensor of zeros and ones of the shape of `scores`, with exactly `keep_count(rate, n)` ones. With
+        Tensor of zeros and ones of the shape of `scores`, with exactly `count(rate, n)` ones. With
         g = dL/dM its gradients are dL/dS = g * sign(S) (straight-through to |S|) and dL/da = sum of g.
 
     Reference:
         Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, section 3.2.
     """
-    size = scores.shape.num_elements()
-    mask = top_k_mask(scores, keep_count(rate, size))
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return upstream * tf.sign(scores), tf.cast(tf.reduce_sum(upstream), rate.dtype)
+    @tf.custom_gradient
+    def masked(scores: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return upstream * tf.sign(scores), tf.cast(tf.reduce_sum(upstream), rate.dtype)
 
-    return mask, gradient
+        return top_k_mask(scores, count(rate, scores.shape.num_elements())), gradient
+
+    return masked(scores, rate)

@@ -2,49 +2,58 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from harp_tf import compression
-from harp_tf.layers.pruned import PrunedLayer, recorded_calls
+from harp_tf.layers.pruned import PrunedLayer
 from harp_tf.layers.rebuild import walk
-from harp_tf.layers.scores import KernelScores
-from harp_tf.types import HarpError, PruningSpec, require_choice
-
-_NORMALISATIONS = (
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.RMSNormalization,
-)
+from harp_tf.layers.scores import Scores
+from harp_tf.layers.stages import free_variables
+from harp_tf.types import STAGES, HarpError, PruningSpec, require_choice
 
 
 @dataclasses.dataclass(frozen=True)
 class PrunedKernel:
-    """One pruned kernel of a model.
+    """What has scores and a rate of its own: one kernel of a model, or one channel space.
 
     Attributes:
-        path: e.g. "block1/conv1/kernel".
-        layer: the pruned layer.
-        variable: the kernel variable.
+        path: e.g. "block1/conv1/kernel" or "block1/conv1/inputs".
+        layer: the pruned layer; of a space the first one that reads it.
+        variable: the (first) kernel of that layer.
         scores: its scores and rate.
+        copies: those of the other layers that read the space. They follow: see `follow`.
     """
 
     path: str
     layer: PrunedLayer
     variable: keras.Variable
-    scores: KernelScores
+    scores: Scores
+    copies: list[Scores] = dataclasses.field(default_factory=list)
+
+    def follow(self) -> None:
+        """Gives the copies the values of `scores`; call it whenever these have changed."""
+        for copy in self.copies:
+            copy.scores.assign(self.scores.scores)
+            copy.logit.assign(self.scores.logit)
 
 
 def pruned_kernels(model: keras.Model) -> list[PrunedKernel]:
-    """All pruned kernels of a model, in the order of the network; empty for a dense model."""
-    return [
-        PrunedKernel(f"{path}/{kernel.name}", layer, variable, scores)
-        for path, layer in walk(model)
-        if isinstance(layer, PrunedLayer)
-        for kernel, variable, scores in zip(layer.kernels, layer.kernel_variables(), layer.kernel_scores, strict=True)
-    ]
+    """All pruned kernels or channel spaces of a model, in the order of the network; empty for a dense model."""
+    found: dict[str, PrunedKernel] = {}
+    for path, layer in walk(model):
+        if isinstance(layer, PrunedLayer):
+            variables = dict(zip((kernel.name for kernel in layer.kernels), layer.kernel_variables(), strict=True))
+            for name, scores in layer.mask_source.scores.items():
+                unit = layer.mask_source.path(path, name)
+                if unit in found:
+                    found[unit].copies.append(scores)
+                else:
+                    variable = variables.get(name, next(iter(variables.values())))
+                    found[unit] = PrunedKernel(unit, layer, variable, scores)
+    return list(found.values())
 
 
 def pruning_spec(model: keras.Model) -> PruningSpec:
@@ -64,108 +73,84 @@ def pruning_spec(model: keras.Model) -> PruningSpec:
 def masked_kernels(model: keras.Model) -> dict[int, tf.Tensor]:
     """Selects the masks of a whole model once and returns the masked kernels for `shared_kernels`."""
     kernels: dict[int, tf.Tensor] = {}
+    spaces: dict[str, tf.Tensor] = {}
     for _, layer in walk(model):
         if isinstance(layer, PrunedLayer):
-            kernels.update(layer.masked_kernels())
+            # The first reader of a channel space selects its mask, so that the gradients of all reach its scores.
+            kernels.update(layer.masked_kernels(spaces))
     return kernels
 
 
-def kernel_costs(model: keras.Model) -> list[int]:
-    """What each pruned kernel costs unpruned, in the unit of the model's spec: weights or multiply-adds.
+def magnitudes(model: keras.Model) -> dict[str, np.ndarray]:
+    """By path of what has a rate, the material of its scores: the weights of a kernel, or one number per channel.
 
-    Args:
-        model: a model made by `harp_tf.prune`, with a fixed input size if the budget counts FLOPs.
-
-    Returns:
-        One cost per kernel, in the order of `pruned_kernels`.
-
-    Raises:
-        HarpError: if FLOPs are asked for and the input size is open.
+    That is the L1 norm of the weights that read the channel, relative to the largest of the space, and the mean of
+    that over all layers that read the space.
     """
-    kernels = pruned_kernels(model)
-    if pruning_spec(model).budget == "weights":
-        return [kernel.scores.size for kernel in kernels]
-    positions = _kernel_positions(model)
-    return [compression.multiply_adds(k.scores.size, positions[id(k.layer)]) for k in kernels]
+    found: dict[str, list[np.ndarray]] = {}
+    for path, layer in walk(model):
+        if isinstance(layer, PrunedLayer):
+            for name, values in layer.mask_source.magnitudes().items():
+                found.setdefault(layer.mask_source.path(path, name), []).append(values)
+    return {path: np.mean(values, axis=0) for path, values in found.items()}
 
 
-def _kernel_positions(model: keras.Model) -> dict[int, int]:
-    """How often each pruned layer applies its kernel to one example, counted in a trace of the model."""
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    specs = keras.tree.map_structure(lambda t: tf.TensorSpec([1, *t.shape[1:]], t.dtype), inputs)
-    if any(None in spec.shape for spec in keras.tree.flatten(specs)):
-        raise HarpError(
-            f"The FLOPs of model {model.name!r} depend on its input size, which is open: "
-            f"{[tuple(t.shape) for t in model.inputs]}. Build it with a fixed size or use budget='weights'."
-        )
-    positions: dict[int, int] = {}
-    with recorded_calls() as calls:
-        tf.function(model).get_concrete_function(specs)
-    for layer, inputs, outputs in calls:
-        # A transposed convolution uses each weight once per input pixel, all other layers once per output.
-        shape = inputs if "Transpose" in layer.base_class.__name__ else outputs
-        channels_first = getattr(layer, "data_format", None) == "channels_first"
-        count = math.prod(shape[2:] if channels_first else shape[1:-1])
-        positions[id(layer)] = positions.get(id(layer), 0) + count
-    return positions
+def kernel_sizes(model: keras.Model) -> dict[str, int]:
+    """Number of weights of the kernels of all pruned layers, by path."""
+    return {
+        f"{path}/{kernel.name}": math.prod(variable.shape)
+        for path, layer in walk(model)
+        if isinstance(layer, PrunedLayer)
+        for kernel, variable in zip(layer.kernels, layer.kernel_variables(), strict=True)
+    }
 
 
-def weights_permitted(model: keras.Model) -> int:
-    """The budget of a pruned model: how many of its prunable weights may remain, floor(a_t * n).
-
-    Raises:
-        HarpError: if the model has no pruned layer, or its layers at their floors keep more than that.
-    """
-    scores = [kernel.scores for kernel in pruned_kernels(model)]
-    budget = compression.weight_budget(sum(s.size for s in scores), pruning_spec(model).target_rate)
-    compression.require_budget(budget, [s.least() for s in scores])
-    return budget
-
-
-def project_to_budget(model: keras.Model) -> bool:
-    """Makes the model keep its promise: at most floor(a_t * n) weights kept, counted on the masks.
-
-    Rates that keep it already stay as they are. Otherwise all rate logits are shifted by one common amount and
-    the counts apportioned by largest remainder.
+def divide_costs(model: keras.Model, costs: Mapping[str, int]) -> tuple[list[int], int]:
+    """How the costs of the kernels of a pruned model divide among what has a rate.
 
     Args:
         model: a model made by `harp_tf.prune`.
+        costs: what each kernel costs, by path.
 
     Returns:
-        Whether the rates had to be changed.
-
-    Raises:
-        HarpError: if even one weight per layer (or every rate at its floor) exceeds the budget.
+        One cost per kernel or channel space, in the order of `pruned_kernels`, and the cost of pruned layers that no
+        rate decides on.
     """
-    kernels = pruned_kernels(model)
-    spec = pruning_spec(model)
-    budget = weights_permitted(model)
-    if sum(k.scores.kept() for k in kernels) <= budget:
-        return False
-    counts = compression.project_counts(
-        [float(keras.ops.convert_to_numpy(k.scores.logit)) for k in kernels],
-        [k.scores.size for k in kernels],
-        budget,
-        spec.minimum_rate,
-        [k.scores.least() for k in kernels],
-    )
-    for kernel, count in zip(kernels, counts, strict=True):
-        kernel.scores.set_count(count)
-    return True
+    units, rest = {kernel.path: 0 for kernel in pruned_kernels(model)}, 0
+    for path, layer in walk(model):
+        for kernel in layer.kernels if isinstance(layer, PrunedLayer) else ():
+            cost = costs[f"{path}/{kernel.name}"]
+            divided = layer.mask_source.costs(kernel.name, cost)
+            rest += cost - sum(divided.values())
+            for name, part in divided.items():
+                units[layer.mask_source.path(path, name)] += part
+    return list(units.values()), rest
 
 
 def rate_table(model: keras.Model) -> dict[str, dict[str, float | int]]:
-    """Per pruned kernel: {"weights": n, "kept": k, "rate": a}, in the order of the network."""
+    """What is kept per pruned kernel or channel space, in the order of the network.
+
+    Returns:
+        {"weights": n, "kept": k, "rate": a} by path. The weights of a channel space are those of all kernels that read
+        it; "channels" and "kept_channels" count the channels.
+    """
+    sizes, _ = divide_costs(model, kernel_sizes(model))
     return {
-        k.path: {"weights": k.scores.size, "kept": k.scores.kept(), "rate": float(k.scores.rate())}
-        for k in pruned_kernels(model)
+        k.path: {
+            "weights": size,
+            "kept": size // k.scores.size * k.scores.kept(),
+            "rate": float(k.scores.rate()),
+            **k.scores.counts(),
+        }
+        for k, size in zip(pruned_kernels(model), sizes, strict=True)
     }
 
 
 def set_stage(model: keras.Model, stage: str) -> None:
     """Freezes and unfreezes the variables of a pruned model for a stage.
 
-    Compile afterwards, and call it again after loading a saved model: Keras saves no such flags.
+    Compile afterwards. The pruned layers remember the stage when the model is saved; layers that were left unpruned
+    find it again when the loaded model is trained by an `AdversarialModel`, or set to the stage anew.
 
     Args:
         model: a model made by `harp_tf.prune`.
@@ -175,16 +160,14 @@ def set_stage(model: keras.Model, stage: str) -> None:
     Raises:
         HarpError: for another stage, or a model without pruned layers.
     """
-    require_choice("stage", stage, ("prune", "finetune"))
-    mode = pruning_spec(model).mode
+    require_choice("stage", stage, STAGES)
+    pruning_spec(model)
     for _, layer in walk(model):
-        trains = stage == "finetune" or isinstance(layer, _NORMALISATIONS)
-        # Keras has no public list of the variables that were created trainable (moving statistics were not).
-        for part in layer._flatten_layers():
-            if layer.trainable and part.trainable:
-                for variable in part._trainable_variables:
-                    variable.trainable = trains
+        if isinstance(layer, PrunedLayer):
+            layer.set_stage(stage)
+        else:
+            free_variables(layer, stage)
     for kernel in pruned_kernels(model):
-        active = stage == "prune" and kernel.layer.trainable
-        kernel.scores.scores.trainable = active and mode in ("harp", "score")
-        kernel.scores.logit.trainable = active and mode in ("harp", "rate")
+        for copy in kernel.copies:
+            copy.scores.trainable = copy.logit.trainable = False
+        kernel.follow()

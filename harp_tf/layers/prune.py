@@ -1,28 +1,33 @@
 """The verbs `prune` and `strip`: from a plain Keras model to a pruned one and back."""
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import keras
+import numpy as np
 
-from harp_tf import compression, strategies
+from harp_tf import strategies
+from harp_tf.layers.bounds import bounds_of, rate_bounds_from, require_matches
+from harp_tf.layers.budget import budget_of, project_to_budget
+from harp_tf.layers.composite import own_variables
 from harp_tf.layers.model import (
-    kernel_costs,
-    project_to_budget,
+    magnitudes,
     pruned_kernels,
     pruning_spec,
     rate_table,
     set_stage,
-    weights_permitted,
 )
+from harp_tf.layers.policy import Skip, leave_alone
+from harp_tf.layers.producers import silence_unread_channels
 from harp_tf.layers.pruned import PrunedLayer
-from harp_tf.layers.rebuild import copy_variables, rebuild, require_graph, walk
+from harp_tf.layers.rebuild import copy_variables, rebuild, require_built, walk
 from harp_tf.layers.registry import kernels_of, pruned_class
+from harp_tf.layers.spaces import find_spaces
 from harp_tf.types import HarpError, PruningSpec, is_number
 
 INITIAL_RATE = 0.1
 """The rate at which HARP starts, before L_hw pulls the network to its target."""
-
-Skip = Collection[str] | Callable[[str, keras.layers.Layer], bool]
 
 
 def prune(
@@ -36,7 +41,9 @@ def prune(
     strict: bool = False,
     budget: str = "weights",
     floor_factor: float = 0.1,
+    rate_bounds: Mapping[str, Sequence[float | None]] = MappingProxyType({}),
     granularity: str = "weight",
+    channel_multiple: int = 8,
     verbose: bool = True,
 ) -> keras.Model:
     """Wraps every prunable layer of a Keras model with trainable scores and rates.
@@ -45,18 +52,29 @@ def prune(
     is in its prune stage: scores, rates and normalisation layers train, kernels and biases are frozen.
 
     Args:
-        model: a built Sequential or Functional Keras 3 model, nested ones included.
+        model: a built Keras 3 model: Sequential, Functional, nested to any depth, or a subclass whose configuration
+            (`get_config`) makes the same layers again.
         target_sparsity: fraction of the prunable weights to remove, in (0, 1).
         mode: "harp" learns scores and rates, "score" the scores under fixed rates, "rate" the rates only.
         strategy: initial rates: "uniform", "erk", "lamp", the path of a JSON file, or a function.
         initial_rate: overall fraction kept at the start. Default: 0.1, or the target where that is more, for
             learned rates; the target for mode "score", whose rates stay as they are.
-        skip: names or paths of layers or nested models to leave unpruned, or a function (path, layer) -> bool.
+        skip: what to leave unpruned: a name or path of a layer or nested model, a compiled pattern searched in paths,
+            a layer class, a layer itself (`model.layers[-1]`), a function (path, layer) -> bool, or a list of them.
             Frozen layers (`trainable` is False) are left alone too.
         strict: raise if a layer with a kernel of an unknown kind is found, instead of leaving it unpruned.
-        budget: what the penalty L_hw counts, "weights" or "flops".
+        budget: what the target is about, in the penalty L_hw and in the promise on the pruned model: "weights", or
+            "flops", multiply-adds at the model's input size.
         floor_factor: alpha; no layer's rate falls below alpha * target rate.
-        granularity: what a score stands for, "weight".
+        rate_bounds: {layer: (smallest, largest) rate} for layers that need others, None for a bound that is not
+            wanted: {"conv1": (0.2, None), "block3/.*": (None, 0.1), "logits": (1, 1)}. The key is a regular
+            expression that matches the name or path of a layer or nested model, or the path of a kernel, in full; of
+            several the last counts. Initial rates outside of the bounds are moved to the nearest bound.
+        granularity: what a score stands for: "weight", or "channel", an input channel of a layer. Layers that read the
+            same channels share scores and rate; channels that the model takes or returns are never removed. Needs a
+            Sequential or Functional model, and `AdversarialModel` to train it.
+        channel_multiple: with channels, the numbers that are kept become multiples of it at the end, where a layer
+            reads at least twice as many and the budget allows it.
         verbose: print which layers were wrapped and which were not, and why.
 
     Returns:
@@ -68,7 +86,8 @@ def prune(
     Reference:
         Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023.
     """
-    spec = PruningSpec(target_sparsity, mode, budget, floor_factor, granularity)
+    spec = PruningSpec(target_sparsity, mode, budget, floor_factor, granularity, channel_multiple)
+    limits = rate_bounds_from(rate_bounds)
     initial_rates = strategies.get(strategy)
     if initial_rate is None:
         initial_rate = spec.target_rate if mode == "score" else max(INITIAL_RATE, spec.target_rate)
@@ -76,27 +95,44 @@ def prune(
         raise HarpError(
             f"initial_rate, the fraction of weights kept at the start, must be in (0, 1], received {initial_rate!r}."
         )
-    require_graph(model)
-    leave = skip if callable(skip) else _named(skip, model)
+    require_built(model)
+    leave = leave_alone(skip, model)
     skipped: dict[str, str] = {}
     unknown: list[str] = []
+    spaces = None
+    if granularity == "channel":
+        wrapped = [p for p, la in walk(model) if kernels_of(type(la)) and la.trainable and not leave(p, la)]
+        spaces = find_spaces(model, wrapped)
 
     def replacement(path: str, layer: keras.layers.Layer) -> tuple[type, dict] | None:
         if isinstance(layer, PrunedLayer):
             raise HarpError(f"Layer {path!r} is pruned already. Pass the dense model, or harp_tf.strip(model) first.")
         known = bool(kernels_of(type(layer)))
-        if not known and not any(len(weight.shape) > 1 for weight in layer.weights):
+        if not known and not any(len(weight.shape) > 1 for weight in own_variables(layer)):
             return None
+        name = path or model.name
         if leave(path, layer):
-            skipped[path] = "skipped on request"
+            skipped[name] = "skipped on request"
         elif not known:
-            skipped[path] = f"no prunable kernel is known for {type(layer).__name__}"
-            unknown.append(f"{path} ({type(layer).__name__})")
+            skipped[name] = f"no prunable kernel is known for {type(layer).__name__}"
+            unknown.append(f"{name} ({type(layer).__name__})")
         elif not layer.trainable:
-            skipped[path] = "frozen: trainable is False"
-        if path in skipped:
+            skipped[name] = "frozen: trainable is False"
+        elif spaces is not None and path not in spaces.reads:
+            skipped[name] = f"how {type(layer).__name__} reads its input channels here is not known"
+        if name in skipped:
             return None
-        return pruned_class(type(layer)), {**layer.get_config(), "pruning": spec.as_dict()}
+        config = {**layer.get_config(), "pruning": spec.as_dict()}
+        decided_on = {k.name: f"{path}/{k.name}" for k in kernels_of(type(layer))}
+        if spaces is not None:
+            config["reads"] = [part.as_list() for part in spaces.reads[path]]
+            decided_on = {space: space for part in spaces.reads[path] for space, _ in part.spaces if space is not None}
+            if path in spaces.fixed:
+                skipped[name] = f"its input channels are fixed: {spaces.fixed[path]}"
+        own = {key: bounds_of(where, limits, spec.minimum_rate) for key, where in decided_on.items()}
+        if any(own.values()):
+            config["rate_bounds"] = {key: list(pair) for key, pair in own.items() if pair}
+        return pruned_class(type(layer)), config
 
     pruned = rebuild(model, replacement)
     if strict and unknown:
@@ -111,55 +147,46 @@ def prune(
             f"{'; '.join(f'{path}: {reason}' for path, reason in skipped.items()) or 'it has no kernels'}. Register "
             "other layers with harp_tf.register_kernels(LayerClass, 'kernel')."
         )
+    require_matches(limits, [kernel.path for kernel in kernels])
     layers = dict(walk(model))
     for path, layer in walk(pruned):
         if isinstance(layer, PrunedLayer):
             copy_variables(layers[path].variables, layer.base_variables())
     # What would fail only during or after the training fails here.
-    weights_permitted(pruned)
-    kernel_costs(pruned)
-    _initialise(pruned, initial_rates, initial_rate)
+    budget_of(pruned)
+    moved = _initialise(pruned, initial_rates, initial_rate)
     set_stage(pruned, "prune")
     if verbose:
-        print(describe(pruned, skipped))
+        print("\n".join([describe(pruned, skipped), *moved]))
     return pruned
 
 
-def _named(skip: Collection[str], model: keras.Model) -> Callable[[str, keras.layers.Layer], bool]:
-    """Makes a function of the names and paths to skip, after checking that each of them exists."""
-    wanted = {skip} if isinstance(skip, str) else set(skip)
-
-    def names(path: str) -> set[str]:
-        parts = path.split("/")
-        return {parts[-1]} | {"/".join(parts[: i + 1]) for i in range(len(parts))}
-
-    unmatched = wanted.difference(*(names(path) for path, _ in walk(model))) if wanted else None
-    if unmatched:
-        raise HarpError(
-            f"skip names layers that model {model.name!r} does not have: {', '.join(map(repr, sorted(unmatched)))}. "
-            f"It has {', '.join(path for path, layer in walk(model) if layer.weights)}."
-        )
-    return lambda path, layer: not wanted.isdisjoint(names(path))
-
-
-def _initialise(model: keras.Model, strategy: strategies.Strategy, initial_rate: float) -> None:
+def _initialise(model: keras.Model, strategy: strategies.Strategy, initial_rate: float) -> list[str]:
+    """Sets scores and rates, and says for which kernels the strategy's rate was out of bounds."""
     kernels = pruned_kernels(model)
-    values = {kernel.path: keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels}
+    values = magnitudes(model)
     rates = strategy([strategies.KernelInfo(path, array) for path, array in values.items()], initial_rate)
     for path in values:
         rate = rates.get(path)
         if not is_number(rate) or not 0.0 < rate <= 1.0:
             raise HarpError(f"The strategy must give {path!r} a rate in (0, 1], it gave {rate!r}.")
+    moved = []
     for kernel in kernels:
-        kernel.scores.initialise(values[kernel.path], rates[kernel.path])
+        path, scores = kernel.path, kernel.scores
+        rate = min(max(rates[path], scores.minimum_rate), scores.maximum_rate)
+        if not math.isclose(rate, rates[path], rel_tol=1e-6):
+            moved.append(f"initial rate of {path}: {rate:.5f}, the nearest within its bounds, not {rates[path]:.5f}")
+        scores.initialise(values[path], rate)
+        if pruning_spec(model).mode == "score":
+            # A rate is float32, and its rounding can change the count that was asked for.
+            scores.set_count(min(max(scores.count(rate), scores.least()), scores.most()))
     if pruning_spec(model).mode == "score":
-        for kernel in kernels:
-            kernel.scores.set_count(int(compression.keep_count(rates[kernel.path], kernel.scores.size)))
         project_to_budget(model)
+    return moved
 
 
 def describe(model: keras.Model, skipped: dict[str, str] | None = None) -> str:
-    """A table of the pruned kernels of a model: weights, kept weights and rate, and what was left alone.
+    """A table of the pruned kernels or channel spaces of a model: weights, kept weights, rate, and what was left alone.
 
     Args:
         model: a model made by `prune`.
@@ -170,21 +197,33 @@ def describe(model: keras.Model, skipped: dict[str, str] | None = None) -> str:
     """
     spec = pruning_spec(model)
     table = rate_table(model)
+    bounds = {
+        layer.mask_source.path(path, name): f"  between {low:g} and {high:g}"
+        for path, layer in walk(model)
+        if isinstance(layer, PrunedLayer)
+        for name, (low, high) in layer.rate_bounds.items()
+    }
     width = max(len(path) for path in table)
     total = sum(row["weights"] for row in table.values())
     kept = sum(row["kept"] for row in table.values())
     lines = [f"{'kernel':{width}}  {'weights':>12}  {'kept':>12}  {'rate':>8}"]
     for path, row in table.items():
         note = "  only a handful of weights left" if row["kept"] < min(10, row["weights"]) else ""
+        if "channels" in row:
+            note = f"  {row['kept_channels']} of {row['channels']} channels"
+            note += ", the network hangs on a single one" if row["kept_channels"] == 1 else ""
+        note += bounds.get(path, "")
         lines.append(f"{path:{width}}  {row['weights']:12,}  {row['kept']:12,}  {row['rate']:8.5f}{note}")
     lines.append(f"{'total':{width}}  {total:12,}  {kept:12,}  {kept / total:8.5f}")
-    lines.append(f"target sparsity {spec.target_sparsity:g}: at most {weights_permitted(model):,} weights may remain")
+    lines.append(f"target sparsity {spec.target_sparsity:g}: {budget_of(model)}")
     lines += [f"not pruned: {path} ({reason})" for path, reason in (skipped or {}).items()]
     return "\n".join(lines)
 
 
 def strip(model: keras.Model) -> keras.Model:
     """Turns a pruned model into a plain Keras model whose removed weights are exactly 0.
+
+    Of channels that were removed, what makes them is 0 as well: no layer reads them.
 
     Args:
         model: a model made by `prune`, which is left as it is, but for its rates: if they exceed the budget they
@@ -204,14 +243,21 @@ def strip(model: keras.Model) -> keras.Model:
         if not isinstance(layer, PrunedLayer):
             return None
         config = layer.get_config()
-        del config["pruning"]
+        for own in ("pruning", "rate_bounds", "reads"):
+            config.pop(own, None)
         return layer.base_class, config
 
     plain = rebuild(model, replacement)
     layers = dict(walk(plain))
+    input_masks: dict[str, np.ndarray] = {}
     for path, layer in walk(model):
         if isinstance(layer, PrunedLayer):
             # A negative weight times 0 is -0.0, which does not compress as well as 0.0.
-            masked = {key: value + 0.0 for key, value in layer.masked_kernels().items()}
+            masked = {key: value + 0.0 for key, value in layer.remaining_kernels().items()}
             copy_variables([masked.get(id(v), v) for v in layer.base_variables()], layers[path].variables)
+            mask = layer.mask_source.input_mask()
+            if mask is not None:
+                input_masks[path] = mask
+    if input_masks:
+        silence_unread_channels(plain, input_masks)
     return plain

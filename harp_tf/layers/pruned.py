@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,51 +13,96 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
 
 from harp_tf.layers.kernel import Kernel
-from harp_tf.layers.scores import KernelScores
+from harp_tf.layers.mask_sources import Bounds, ChannelMasks, MaskSource, WeightMasks
+from harp_tf.layers.part import Part
+from harp_tf.layers.scores import Scores
+from harp_tf.layers.stages import free_variables
 from harp_tf.types import PruningSpec
 
 _shared_kernels: contextvars.ContextVar[Mapping[int, tf.Tensor]] = contextvars.ContextVar(
     "harp_shared_kernels", default=types.MappingProxyType({})
 )
-_recorded_calls: contextvars.ContextVar[list | None] = contextvars.ContextVar("harp_recorded_calls", default=None)
 
 
 class PrunedLayer(keras.layers.Layer):
     """Mixin in front of a Keras layer class; made by `register_kernels`, used through `harp_tf.prune`.
 
     The layer's own `call` runs unchanged, with each kernel replaced by kernel * mask for the time of the call.
-    Scores and rate live in a child layer per kernel (`KernelScores`). Regularisers and constraints of a kernel act
-    on the variable, which holds the removed weights too.
+    Scores and rates live in child layers: one per kernel, or one per channel space that the layer reads. Regularisers
+    and constraints of a kernel act on the variable, which holds the removed weights too.
 
     Args:
         *args: passed to the Keras layer.
         pruning: the spec that all pruned layers of a model share, or its fields as a dict.
+        rate_bounds: (smallest, largest) rate by name of a kernel or a channel space, where they differ from the spec's.
+        reads: for channel granularity, the `Part`s of the layer's input axis, as lists.
         **kwargs: passed to the Keras layer.
     """
 
     base_class: type[keras.layers.Layer]
     kernels: tuple[Kernel, ...]
 
-    def __init__(self, *args, pruning: PruningSpec | dict, **kwargs):
+    def __init__(
+        self,
+        *args,
+        pruning: PruningSpec | dict,
+        rate_bounds: Bounds | None = None,
+        reads: Sequence[list] | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
+        self._set_pruning(pruning, rate_bounds, reads)
+
+    def _set_pruning(
+        self, pruning: PruningSpec | dict, rate_bounds: Bounds | None = None, reads: Sequence[list] | None = None
+    ) -> None:
         self.pruning = pruning if isinstance(pruning, PruningSpec) else PruningSpec(**pruning)
-        self.kernel_scores: list[KernelScores] = []
+        self.rate_bounds = {name: tuple(bounds) for name, bounds in (rate_bounds or {}).items()}
+        self.reads = None if reads is None else [Part.of(part) for part in reads]
+        self.kernel_scores: list[Scores] = []
 
     def build(self, input_shape) -> None:
         super().build(input_shape)
-        for kernel in self.kernels:
-            variable = getattr(self, kernel.name)
-            self.kernel_scores.append(
-                KernelScores(
-                    tuple(variable.shape),
-                    kernel.fan_in(tuple(variable.shape)),
-                    self.pruning.minimum_rate,
-                    name=f"{kernel.name}_scores",
-                )
-            )
+        self._add_scores()
+
+    @classmethod
+    def adopt(cls, layer: keras.layers.Layer, pruning: PruningSpec | dict, rate_bounds: Bounds | None = None) -> None:
+        """Turns a built layer of class `base_class` into a pruned one, in place: its variables stay.
+
+        Args:
+            layer: a layer that something else refers to, so that it cannot be replaced.
+            pruning: as for the constructor.
+            rate_bounds: likewise.
+        """
+        layer.__class__ = cls
+        layer._tracker.unlock()
+        layer._set_pruning(pruning, rate_bounds)
+        with layer._open_name_scope():
+            layer._add_scores()
+        layer._tracker.lock()
+
+    def _add_scores(self) -> None:
+        kernels = {kernel.name: (kernel.of(self), getattr(self, kernel.name)) for kernel in self.kernels}
+        limits = (self.pruning.minimum_rate, 1.0)
+        self.mask_source: MaskSource = (
+            WeightMasks(kernels, limits, self.rate_bounds)
+            if self.reads is None
+            else ChannelMasks(kernels, self.reads, limits, self.rate_bounds, self.pruning.channel_multiple)
+        )
+        self.kernel_scores = list(self.mask_source.scores.values())
+        self.set_stage(self.pruning.stage)
+
+    def set_stage(self, stage: str) -> None:
+        """Freezes and unfreezes the layer's variables for a stage, see `layers.set_stage`; saved with the layer."""
+        self.pruning = dataclasses.replace(self.pruning, stage=stage)
+        free_variables(self, stage)
+        active = stage == "prune" and self.trainable
+        for scores in self.kernel_scores:
+            scores.scores.trainable = active and self.pruning.mode in ("harp", "score")
+            scores.logit.trainable = active and self.pruning.mode in ("harp", "rate")
 
     def kernel_variables(self) -> list[keras.Variable]:
-        """The kernel variables, in the order of `kernel_scores`."""
+        """The kernel variables, in the order of `kernels`."""
         return [getattr(self, kernel.name) for kernel in self.kernels]
 
     def base_variables(self) -> list[keras.Variable]:
@@ -64,15 +110,25 @@ class PrunedLayer(keras.layers.Layer):
         learned = {id(v) for scores in self.kernel_scores for v in scores.variables}
         return [v for v in self.variables if id(v) not in learned]
 
-    def masked_kernels(self) -> dict[int, tf.Tensor]:
-        """Computes kernel * mask of every kernel, keyed by the id of the kernel variable."""
+    def masked_kernels(self, chosen: dict[str, tf.Tensor] | None = None) -> dict[int, tf.Tensor]:
+        """Computes kernel * mask of every kernel, keyed by the id of the kernel variable.
+
+        Args:
+            chosen: masks of channel spaces by name, which layers of a model share; takes up those of this layer.
+        """
         # In the variables' own precision: under mixed precision a call would read them as float16, and scores
         # that differ would tie.
         with AutocastScope(None):
-            return {
-                id(variable): tf.convert_to_tensor(variable) * tf.cast(scores.mask(), variable.dtype)
-                for variable, scores in zip(self.kernel_variables(), self.kernel_scores, strict=True)
-            }
+            return self._times(self.mask_source.masks({} if chosen is None else chosen))
+
+    def remaining_kernels(self) -> dict[int, tf.Tensor]:
+        """What is left of every kernel when the model is stripped, keyed likewise."""
+        with AutocastScope(None):
+            return self._times(self.mask_source.final_masks())
+
+    def _times(self, masks: Sequence[tf.Tensor | None]) -> dict[int, tf.Tensor]:
+        kernels = {id(v): (tf.convert_to_tensor(v), m) for v, m in zip(self.kernel_variables(), masks, strict=True)}
+        return {key: k if mask is None else k * tf.cast(mask, k.dtype) for key, (k, mask) in kernels.items()}
 
     def call_masked(self, *args, **kwargs):
         """Runs the layer's own call with masked kernels: those computed for the whole step, or its own."""
@@ -94,14 +150,15 @@ class PrunedLayer(keras.layers.Layer):
             value = scope.get_current_value(variable)
             if value is not before.get(id(variable)):
                 variable.assign(value)
-        calls = _recorded_calls.get()
-        if calls is not None:
-            first = next(iter([*args, *kwargs.values()]))
-            calls.append((self, tuple(first.shape), tuple(outputs.shape)))
         return outputs
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "pruning": self.pruning.as_dict()}
+        config = {**super().get_config(), "pruning": self.pruning.as_dict()}
+        if self.rate_bounds:
+            config["rate_bounds"] = {name: list(bounds) for name, bounds in self.rate_bounds.items()}
+        if self.reads is not None:
+            config["reads"] = [part.as_list() for part in self.reads]
+        return config
 
 
 def make_pruned_class(base: type[keras.layers.Layer], kernels: Sequence[Kernel]) -> type[PrunedLayer]:
@@ -137,14 +194,3 @@ def shared_kernels(kernels: Mapping[int, tf.Tensor]) -> Iterator[None]:
         yield
     finally:
         _shared_kernels.reset(token)
-
-
-@contextlib.contextmanager
-def recorded_calls() -> Iterator[list[tuple[PrunedLayer, tuple, tuple]]]:
-    """Inside this context every call of a pruned layer adds (layer, input shape, output shape) to the list."""
-    calls: list[tuple[PrunedLayer, tuple, tuple]] = []
-    token = _recorded_calls.set(calls)
-    try:
-        yield calls
-    finally:
-        _recorded_calls.reset(token)

@@ -2,7 +2,7 @@
 
 import keras
 
-from harp_tf.layers.kernel import Kernel
+from harp_tf.layers.kernel import Kernel, einsum_output_axes
 from harp_tf.layers.pruned import PrunedLayer, make_pruned_class
 from harp_tf.types import HarpError
 
@@ -61,13 +61,13 @@ def _origin(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
-_DEPTHWISE = (-2, -1)
-
 for _layer in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
-    register_kernels(_layer, "kernel")
+    register_kernels(_layer, Kernel(input_axis=-2))
+register_kernels(keras.layers.EinsumDense, Kernel(output_axes=einsum_output_axes))
 for _layer in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose):
-    register_kernels(_layer, Kernel(output_axes=(-2,)))
+    register_kernels(_layer, Kernel(output_axes=(-2,), input_axis=-1))
 for _layer in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
-    register_kernels(_layer, Kernel(output_axes=_DEPTHWISE))
+    register_kernels(_layer, Kernel(output_axes=(-2, -1), input_axis=-2))
 for _layer in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
-    register_kernels(_layer, Kernel("depthwise_kernel", _DEPTHWISE), Kernel("pointwise_kernel"))
+    depthwise = Kernel("depthwise_kernel", output_axes=(-2, -1), input_axis=-2)
+    register_kernels(_layer, depthwise, Kernel("pointwise_kernel", input_axis=-2))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harp_tf.compression import weight_budget
+from harp_tf.compression import cost_budget
 from harp_tf.strategies.base import KernelInfo
 
 
@@ -24,7 +24,7 @@ def lamp(kernels: Sequence[KernelInfo], rate: float) -> dict[str, float]:
     """
     scores = [_scores(kernel.values) for kernel in kernels]
     everything = np.concatenate(scores)
-    keep = max(weight_budget(everything.size, rate), len(kernels))
+    keep = max(cost_budget(everything.size, rate), len(kernels))
     # Positions, not a threshold: tied scores (weights that are 0 already) must not keep more than `keep`.
     kept = np.argpartition(everything, everything.size - keep)[everything.size - keep :]
     counts = np.histogram(kept, np.cumsum([0] + [kernel.size for kernel in kernels]) - 0.5)[0]

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harp_tf.compression import keep_count, logit_bounds, logit_for_count, logit_from_rate, rate_from_logit
+from harp_tf.compression import (
+    float32_at_most,
+    keep_count,
+    logit_bounds,
+    logit_for_count,
+    logit_from_rate,
+    rate_from_logit,
+)
 from harp_tf.types import HarpError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/harp_reference.npz", allow_pickle=False)
@@ -121,3 +128,33 @@ def test_logit_for_count_never_keeps_more_where_float32_is_too_coarse():
 def test_an_impossible_count_is_refused(count):
     with pytest.raises(HarpError, match="keeps between 10 and 1000 of them, .* were asked for"):
         logit_for_count(count, 1000, 0.0099)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5, 0.05, 0.3, 0.7, 0.9, 1e-4])
+def test_the_float32_ceiling_never_lies_above(rate):
+    ceiling = float32_at_most(rate)
+    assert ceiling == np.float32(ceiling) and rate * (1 - 1e-7) <= ceiling <= rate
+    assert float32_at_most(ceiling) == ceiling
+
+
+@pytest.mark.parametrize(("floor", "ceiling"), [(0.001, 0.05), (0.2, 0.4), (0.5, 1.0)])
+def test_rates_between_a_floor_and_a_ceiling(floor, ceiling):
+    ceiling = float32_at_most(ceiling)
+    for rate in (1.2 * floor, (floor + ceiling) / 2, 0.99 * ceiling, ceiling):
+        logit = logit_from_rate(rate, floor, ceiling)
+        assert float(rate_from_logit(tf.constant(logit), floor, ceiling)) == pytest.approx(rate, rel=1e-5)
+    assert logit_from_rate(2 * ceiling, floor, ceiling) == logit_from_rate(ceiling, floor, ceiling)
+    low, high = (float(rate_from_logit(tf.constant(b), floor, ceiling)) for b in logit_bounds(floor, ceiling))
+    assert floor < low <= floor + 0.01 * (ceiling - floor) + 1e-7
+    assert 0.99 * ceiling < high < ceiling
+    for count in (math.ceil(floor * 1000) + 1, round(700 * ceiling + 300 * floor), round(1000 * ceiling)):
+        logit = tf.constant(logit_for_count(count, 1000, floor, ceiling))
+        assert int(keep_count(rate_from_logit(logit, floor, ceiling), 1000)) == count
+    with pytest.raises(HarpError, match=f"keeps between .* and {round(1000 * ceiling)} of them, 1001 were asked for"):
+        logit_for_count(1001, 1000, floor, ceiling)
+
+
+def test_equal_bounds_leave_the_logit_no_say():
+    assert logit_from_rate(0.3, 0.3, 0.3) == 0.0
+    for logit in (-9.0, 0.0, 9.0):
+        assert float(rate_from_logit(tf.constant(logit), 0.25, 0.25)) == 0.25

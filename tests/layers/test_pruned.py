@@ -10,6 +10,7 @@ from keras import layers
 
 from harp_tf.layers import masked_kernels, prune, pruned_class, registry, shared_kernels
 from harp_tf.types import PruningSpec
+from tests.layers.zoo import LAYERS
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/harp_reference.npz", allow_pickle=False)
 MODES = {
@@ -17,26 +18,10 @@ MODES = {
     "graph": tf.function,
     "xla": lambda function: tf.function(function, jit_compile=True),
 }
-CASES = {
-    "dense": (layers.Dense, {"units": 5, "activation": "relu"}, (7,)),
-    "dense on a sequence": (layers.Dense, {"units": 5}, (4, 7)),
-    "conv 1d": (layers.Conv1D, {"filters": 6, "kernel_size": 3, "padding": "causal"}, (10, 3)),
-    "conv 2d": (layers.Conv2D, {"filters": 6, "kernel_size": 3, "strides": 2, "padding": "same"}, (8, 8, 3)),
-    "conv 2d in groups": (layers.Conv2D, {"filters": 4, "kernel_size": 3, "groups": 2, "use_bias": False}, (6, 6, 4)),
-    "conv 2d dilated": (layers.Conv2D, {"filters": 4, "kernel_size": (3, 2), "dilation_rate": 2}, (9, 9, 2)),
-    "conv 3d": (layers.Conv3D, {"filters": 3, "kernel_size": 2}, (4, 4, 4, 2)),
-    "conv 1d transposed": (layers.Conv1DTranspose, {"filters": 3, "kernel_size": 3, "strides": 2}, (5, 2)),
-    "conv 2d transposed": (layers.Conv2DTranspose, {"filters": 3, "kernel_size": 3, "strides": 2}, (5, 5, 2)),
-    "conv 3d transposed": (layers.Conv3DTranspose, {"filters": 2, "kernel_size": 2}, (3, 3, 3, 2)),
-    "depthwise 1d": (layers.DepthwiseConv1D, {"kernel_size": 3, "depth_multiplier": 2}, (8, 3)),
-    "depthwise 2d": (layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2}, (8, 8, 5)),
-    "separable 1d": (layers.SeparableConv1D, {"filters": 5, "kernel_size": 3}, (8, 3)),
-    "separable 2d": (layers.SeparableConv2D, {"filters": 5, "kernel_size": 3, "depth_multiplier": 2}, (8, 8, 3)),
-}
 
 
 def test_every_registered_class_has_a_case():
-    assert {case[0] for case in CASES.values()} >= {
+    assert {case[0] for case in LAYERS.values()} >= {
         cls for cls in registry._PRUNED if cls.__module__.startswith("keras")
     }
 
@@ -73,9 +58,9 @@ class Pair:
             variable.assign(variable.numpy() * scores.mask().numpy())
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=LAYERS)
 def pair(request):
-    return Pair(*CASES[request.param])
+    return Pair(*LAYERS[request.param])
 
 
 def test_with_all_weights_it_equals_the_plain_layer_bit_for_bit(pair):

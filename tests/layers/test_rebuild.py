@@ -158,17 +158,8 @@ class Stubborn(layers.Dense):
 
 
 def test_layers_without_a_configuration():
-    with pytest.raises(HarpError, match=r"cannot be rebuilt .*Give custom layers a get_config\(\)"):
+    with pytest.raises(HarpError, match=r"cannot be rebuilt .*Give custom layers and models a get_config\(\)"):
         rebuild(keras.Sequential([keras.Input((4,)), Stubborn()]), keep)
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__(name="mine")
-        self.dense = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.dense(inputs)
 
 
 class OwnFunctional(keras.Model):
@@ -183,18 +174,31 @@ class OwnFunctional(keras.Model):
         return {"width": self.width}
 
 
-def test_models_whose_layers_cannot_be_replaced():
-    model = Subclassed()
-    model(np.zeros((1, 4), np.float32))
-    assert not is_graph(model)
-    with pytest.raises(
-        HarpError, match=r"'mine' is a subclass of keras.Model \(Subclassed\).* keras.Sequential or the f"
-    ):
-        rebuild(model, keep)
+def test_a_functional_model_with_a_constructor_of_its_own_becomes_a_plain_one():
     own = OwnFunctional(3)
-    with pytest.raises(HarpError, match=r"'own' is a OwnFunctional.*Use keras.Model\(model.inputs, model.outputs\)"):
-        rebuild(own, keep)
-    assert rebuild(keras.Model(own.inputs, own.outputs), keep).layers[1].name == "dense"
+    copy = rebuild(own, keep)
+    assert type(copy) is type(keras.Model(own.inputs, own.outputs))
+    images = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(copy(images), own(images))
+    inputs = keras.Input((4,))
+    outer = keras.Model(inputs, layers.ReLU(name="relu")(own(inputs)))
+    assert [path for path, _ in walk(rebuild(outer, keep))] == ["own/dense", "relu"]
+
+
+class OwnCall(OwnFunctional):
+    """Not what its graph says."""
+
+    def call(self, inputs, training=None, mask=None):
+        return -super().call(inputs, training=training, mask=mask)
+
+
+def test_a_functional_model_with_a_call_of_its_own_is_no_graph():
+    own = OwnCall(3)
+    assert is_graph(OwnFunctional(3)) and not is_graph(own)
+    images = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    copy = rebuild(own, keep)
+    assert type(copy) is OwnCall
+    np.testing.assert_array_equal(copy(images), own(images))
 
 
 def test_a_model_without_weights():
