@@ -9,12 +9,25 @@ import tensorflow as tf
 
 from harp_tf import compression, losses
 from harp_tf.attacks import Attack
-from harp_tf.layers import kernel_costs, masked_kernels, pruned_kernels, pruning_spec, shared_kernels
-from harp_tf.training.input_checks import check_first_batch
-from harp_tf.types import HarpError
+from harp_tf.attacks.precision import half_precision_safe
+from harp_tf.layers import (
+    fixed_cost,
+    kernel_costs,
+    masked_kernels,
+    project_to_budget,
+    pruned_kernels,
+    pruning_spec,
+    set_stage,
+    shared_kernels,
+)
+from harp_tf.training.figures import make_figures, record_classification, record_size
+from harp_tf.training.input_checks import check_first_batch, check_network
+from harp_tf.training.saving import SavedTraining, computes_in_float16
+from harp_tf.types import HarpError, is_number
 
 
-class AdversarialModel(keras.Model):
+@keras.saving.register_keras_serializable("harp_tf")
+class AdversarialModel(SavedTraining):
     """Trains a classifier with `compile`, `fit` and `evaluate` on adversarial examples made inside each step.
 
     The masks of a pruned network are selected once per step and shared by all passes of the attack and the update.
@@ -22,8 +35,13 @@ class AdversarialModel(keras.Model):
     and class weights weigh the loss and the metrics of the model itself. "adversarial_accuracy" is reported where
     adversarial images were looked at: always but by the loss "natural" in training, or without an attack.
 
+    `save("x.keras")` saves all that the training needs to go on exactly: beside network and optimiser gamma and
+    whether it is frozen, the number of steps, the perturbation of "free" and the random state of the network's
+    layers. Load it with keras.saving.load_model where harp_tf is imported, and call `fit` with `initial_epoch`.
+
     Args:
-        network: a Keras classifier, images in [0, 1] -> logits; dense, or made by `harp_tf.prune`.
+        network: a Keras classifier, images in [0, 1] -> logits [n, classes]; dense, or made by `harp_tf.prune`. A
+            pruned one trains in its stage, see `harp_tf.set_stage`.
         loss: "natural", "pgd", "trades", "mart", "free", or a `harp_tf.losses.RobustLoss`.
         attack: the attack of the threat model; the loss sets its objective and start for training. Not needed
             for "natural".
@@ -33,7 +51,7 @@ class AdversarialModel(keras.Model):
         **kwargs: passed to keras.Model.
 
     Raises:
-        HarpError: if the attack is missing or the loss unknown.
+        HarpError: if the attack is missing, the loss unknown, the network no classifier or a number out of range.
 
     Reference:
         Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, equation 1.
@@ -49,10 +67,22 @@ class AdversarialModel(keras.Model):
         seed: int = 0,
         **kwargs,
     ):
-        # Keras scales the loss if the policy of the trained model asks for it, and that is the network's.
-        super().__init__(**{"dtype": network.dtype_policy, **kwargs})
+        check_network(network)
+        self._half = computes_in_float16(network)
+        # Keras scales the loss if the policy of the trained model asks for it. Images stay as they are.
+        policy = "mixed_float16" if self._half else network.dtype_policy
+        super().__init__(**{"dtype": policy, "autocast": False, **kwargs})
         self.network = network
         self.robust_loss = losses.get(loss)
+        if attack is not None and not isinstance(attack, Attack):
+            raise HarpError(
+                "attack must be an attack with its settings, for example harp_tf.attacks.PGD(eps=8/255), received "
+                f"{attack!r}."
+            )
+        if not is_number(weight_decay) or not 0.0 <= weight_decay < float("inf"):
+            raise HarpError(f"weight_decay must be a finite number >= 0, 5e-4 for one, received {weight_decay!r}.")
+        if not isinstance(seed, int):
+            raise HarpError(f"seed must be a whole number, 0 for one, received {seed!r}.")
         if attack is None and self.robust_loss.needs_attack:
             raise HarpError(f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255).")
         self.attack = attack
@@ -60,12 +90,17 @@ class AdversarialModel(keras.Model):
         self.weight_decay = weight_decay
         self.seed = seed % 2**31
         self.gamma = keras.Variable(0.0, trainable=False, dtype="float32", name="gamma")
+        self.gamma_frozen = keras.Variable(False, trainable=False, dtype="bool", name="gamma_frozen")
+        self.steps = keras.Variable(0, trainable=False, dtype="int32", name="steps", aggregation="only_first_replica")
         self._kernels = pruned_kernels(network)
         self._logits = {id(kernel.scores.logit) for kernel in self._kernels}
         self._undecayed = {id(variable) for variable in self._score_variables()}
         if self._kernels:
-            self._costs = kernel_costs(network)
-            self._target_rate = pruning_spec(network).target_rate
+            spec = pruning_spec(network)
+            set_stage(network, spec.stage)  # of a loaded network: Keras saves no flags of single variables
+            fixed = fixed_cost(network)
+            self._costs = kernel_costs(network) + ([fixed] if fixed else [])
+            self._target_rate = spec.target_rate
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
             size = tuple(getattr(network, "input_shape", (None, None))[1:])
             if None in size:
@@ -74,13 +109,8 @@ class AdversarialModel(keras.Model):
                     f"size {size}. Build it with a fixed input size: keras.Input((height, width, channels))."
                 )
             shape = (self.robust_loss.batch_size, *size)
-            self._perturbation = keras.Variable(tf.zeros(shape), trainable=False, name="perturbation")
-        names = ["natural_loss", "robust_loss"] + (["hw_loss", "gamma", "rate"] if self._kernels else [])
-        self._means = {name: keras.metrics.Mean(name=name) for name in names}
-        self._accuracies = {
-            name: keras.metrics.SparseCategoricalAccuracy(name=name)
-            for name in ("natural_accuracy", "adversarial_accuracy")
-        }
+            self.perturbation = keras.Variable(tf.zeros(shape), trainable=False, name="perturbation")
+        self._figures = make_figures(bool(self._kernels))
         self.built = True
 
     def call(self, inputs, training=None):
@@ -102,6 +132,13 @@ class AdversarialModel(keras.Model):
             inner.exclude_from_weight_decay(var_list=learned)
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
 
+    def own_state(self) -> dict[str, keras.Variable]:
+        """The variables that belong neither to the network nor to the optimiser, by name."""
+        state = {"gamma": self.gamma, "gamma_frozen": self.gamma_frozen, "steps": self.steps}
+        if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
+            state["perturbation"] = self.perturbation
+        return state
+
     @property
     def learns_rates(self) -> bool:
         """Whether some rate of the network is trained."""
@@ -111,16 +148,23 @@ class AdversarialModel(keras.Model):
         """The fraction of the network's cost that its rates keep, a float32 scalar; 1 for a dense network."""
         if not self._kernels:
             return tf.constant(1.0)
-        return compression.overall_rate([k.scores.rate() for k in self._kernels], self._costs)
+        return compression.overall_rate(self._rates(), self._costs)
 
     def hw_loss(self) -> tf.Tensor:
         """L_hw of the network at its present rates, a float32 scalar; 0 for a dense network."""
         if not self._kernels:
             return tf.constant(0.0)
-        return compression.hw_loss([k.scores.rate() for k in self._kernels], self._costs, self._target_rate)
+        return compression.hw_loss(self._rates(), self._costs, self._target_rate)
+
+    def _rates(self) -> list[tf.Tensor]:
+        """The rates that belong to the costs; what has a cost but no rate is kept whole."""
+        rates = [kernel.scores.rate() for kernel in self._kernels]
+        return rates + [tf.constant(1.0)] * (len(self._costs) - len(rates))
 
     def fit(self, x=None, y=None, *args, callbacks=None, validation_data=None, **kwargs):
         """As keras.Model.fit, after checking the first batches and the callbacks.
+
+        At the end learned rates that exceed the target are projected onto it, and a line says so.
 
         Raises:
             HarpError: if rates are learned and no StepwiseRegularization drives gamma, if images are outside
@@ -135,10 +179,12 @@ class AdversarialModel(keras.Model):
             )
         check_first_batch(self.network, x, y)
         check_first_batch(self.network, *keras.utils.unpack_x_y_sample_weight(validation_data)[:2])
-        if self.compiled and not self.optimizer.built:
-            # Built inside the first step, the optimiser's variables would have it traced twice.
-            self.optimizer.build(self.trainable_variables)
-        return super().fit(x, y, *args, callbacks=callbacks, validation_data=validation_data, **kwargs)
+        self.build_optimizer()  # inside the first step it would have that one traced twice
+        history = super().fit(x, y, *args, callbacks=callbacks, validation_data=validation_data, **kwargs)
+        # After all callbacks: some of them restore earlier weights at the end.
+        if self.learns_rates and project_to_budget(self.network):
+            print("The learned rates exceeded the target sparsity and were projected onto it.")
+        return history
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As keras.Model.evaluate, after checking the first batch.
@@ -156,7 +202,8 @@ class AdversarialModel(keras.Model):
         images, labels, weights = _unpack(data)
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
             return self._free_step(self.robust_loss, images, labels, weights)
-        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        # The optimiser's own count stands still while it accumulates gradients.
+        seed = tf.stack([self.seed, tf.convert_to_tensor(self.steps)])
 
         def craft() -> tf.Tensor:
             if self._training_attack is None:
@@ -164,6 +211,7 @@ class AdversarialModel(keras.Model):
             return self._training_attack(self._infer, images, labels, seed)
 
         terms, _ = self._update(images, craft, labels, weights)
+        self.steps.assign_add(1)
         return self._results(terms, images, labels, weights)
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
@@ -188,9 +236,11 @@ class AdversarialModel(keras.Model):
         message = f"A batch is larger than batch_size={loss.batch_size} of FreeAdversarialTraining. Raise it."
         if (images.shape[0] or 0) > loss.batch_size:
             raise HarpError(message)
-        tf.debugging.assert_less_equal(count, loss.batch_size, message)  # where the graph leaves the size open
+        # Where the graph leaves the size open; nothing else may fail before with a message of its own.
+        with tf.control_dependencies([tf.debugging.assert_less_equal(count, loss.batch_size, message)]):
+            images = tf.identity(images)
         for replay in range(loss.replays):
-            delta = self._perturbation[:count]
+            delta = self.perturbation[:count]
 
             def craft(delta=delta) -> tf.Tensor:
                 return attack.project(images + delta, images)
@@ -200,7 +250,8 @@ class AdversarialModel(keras.Model):
             # An overflow of mixed precision must not stay in the perturbation for good.
             gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
             moved = attack.ball.project(delta + attack.eps * attack.ball.step(gradient), attack.eps)
-            self._perturbation.assign(tf.concat([moved, self._perturbation[count:]], axis=0))
+            self.perturbation.assign(tf.concat([moved, self.perturbation[count:]], axis=0))
+        self.steps.assign_add(1)
         return self._results(terms, images, labels, weights)
 
     def _update(
@@ -234,6 +285,8 @@ class AdversarialModel(keras.Model):
         *gradients, image_gradient = tape.gradient(scaled, [*variables, adversarial])
         self._record(terms, labels, weights, loss)
         self.optimizer.apply([self._adjusted(g, v) for g, v in zip(gradients, variables)], variables)
+        for kernel in self._kernels:
+            kernel.follow()
         return terms, image_gradient
 
     def _terms(self, predict, images, adversarial, labels) -> tuple[losses.LossTerms, tf.Tensor]:
@@ -247,7 +300,10 @@ class AdversarialModel(keras.Model):
         return tf.cast(self.network(images, training=True), tf.float32)
 
     def _infer(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(self.network(images, training=False), tf.float32)
+        def logits(images: tf.Tensor) -> tf.Tensor:
+            return tf.cast(self.network(images, training=False), tf.float32)
+
+        return half_precision_safe(logits)(images) if self._half else logits(images)
 
     def _score_variables(self) -> list[keras.Variable]:
         return [v for kernel in self._kernels for v in (kernel.scores.scores, kernel.scores.logit)]
@@ -270,19 +326,9 @@ class AdversarialModel(keras.Model):
     def _record(self, terms: losses.LossTerms, labels, weights, loss: tf.Tensor) -> None:
         count = tf.shape(labels)[0]
         self._loss_tracker.update_state(loss, sample_weight=count)
-        self._means["robust_loss"].update_state(terms.robust, sample_weight=weights)
+        record_classification(self._figures, terms, labels, weights)
         if self._kernels:
-            self._means["hw_loss"].update_state(self.hw_loss(), sample_weight=count)
-            self._means["rate"].update_state(self.overall_rate(), sample_weight=count)
-            self._means["gamma"].update_state(self.gamma, sample_weight=count)
-        if terms.natural_logits is not None:
-            natural = losses.cross_entropy(terms.natural_logits, labels)
-            self._means["natural_loss"].update_state(natural, sample_weight=weights)
-            self._accuracies["natural_accuracy"].update_state(labels, terms.natural_logits, sample_weight=weights)
-        if terms.adversarial_logits is not None:
-            self._accuracies["adversarial_accuracy"].update_state(
-                labels, terms.adversarial_logits, sample_weight=weights
-            )
+            record_size(self._figures, self.hw_loss(), self.overall_rate(), self.gamma, count)
 
     def _results(self, terms: losses.LossTerms, images, labels, weights) -> dict[str, tf.Tensor]:
         results = self.compute_metrics(images, labels, terms.natural_logits, sample_weight=weights)

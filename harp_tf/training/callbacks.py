@@ -12,15 +12,15 @@ import tensorflow as tf
 
 from harp_tf import compression
 from harp_tf.layers import project_to_budget, pruned_kernels, rate_table
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, is_number
 
 
 class StepwiseRegularization(keras.callbacks.Callback):
-    """Drives gamma, the factor of the size penalty L_hw, and keeps the promise on the budget.
+    """Drives gamma, the factor of the size penalty L_hw.
 
-    In epoch e gamma is (e + 1) * gamma_0. At the end of the first epoch in which L_hw rounds to 0 at four decimals
-    it freezes at its value, for good. At the end of the training, rates that exceed the target are projected onto
-    it, and the run says so (`projected`). Beside `KeepBest`, place it second: it then looks at the weights kept.
+    In epoch e gamma is (e + 1) * gamma_0. After the first epoch at whose end L_hw rounds to 0 at four decimals it is
+    frozen at its value, for good. Both lie in variables of the model, `gamma` and `gamma_frozen`, and are saved with
+    it: a training that goes on with `initial_epoch` goes on with them, and so does another `fit` of the same model.
 
     Args:
         gamma: gamma_0, > 0. It has to fit the number of steps: 0.01 for thousands of steps, 0.1 for hundreds.
@@ -36,11 +36,11 @@ class StepwiseRegularization(keras.callbacks.Callback):
 
     def __init__(self, gamma: float = 0.01):
         super().__init__()
-        if not 0.0 < gamma < math.inf:
-            raise HarpError(f"gamma must be a positive number, received {gamma!r}.")
+        if not is_number(gamma) or not 0.0 < gamma < math.inf:
+            raise HarpError(
+                f"gamma must be a positive number, received {gamma!r}. 0.01 fits thousands of steps, 0.1 hundreds."
+            )
         self.initial = gamma
-        self.frozen: float | None = None
-        self.projected = False
 
     def on_train_begin(self, logs=None):
         if not hasattr(self.model, "gamma") or not pruned_kernels(self.model.network):
@@ -50,17 +50,14 @@ class StepwiseRegularization(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.gamma.assign(compression.stepwise_gamma(self.initial, epoch, self.frozen))
-
-    def on_epoch_end(self, epoch, logs=None):
-        hw_loss = float(keras.ops.convert_to_numpy(self.model.hw_loss()))
-        if self.frozen is None and compression.reaches_target(hw_loss):
-            self.frozen = compression.stepwise_gamma(self.initial, epoch, None)
-
-    def on_train_end(self, logs=None):
-        self.projected = project_to_budget(self.model.network)
-        if self.projected:
-            print("The learned rates exceeded the target sparsity and were projected onto it.")
+        # Decided here and not at the end of the epoch before: so the model that another callback saves then needs
+        # nothing from this one, whichever comes first.
+        model = self.model
+        gamma = float(keras.ops.convert_to_numpy(model.gamma))
+        if gamma > 0.0 and compression.reaches_target(float(keras.ops.convert_to_numpy(model.hw_loss()))):
+            model.gamma_frozen.assign(True)
+        frozen = gamma if bool(keras.ops.convert_to_numpy(model.gamma_frozen)) else None
+        model.gamma.assign(compression.stepwise_gamma(self.initial, epoch, frozen))
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -89,7 +86,10 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if not hasattr(self.model, "network"):
-            raise HarpError(f"KeepBest needs a harp_tf.AdversarialModel, received {type(self.model).__name__}.")
+            raise HarpError(
+                f"KeepBest needs a harp_tf.AdversarialModel, received {type(self.model).__name__}. Pass the callback "
+                "to the fit() of one."
+            )
         self._kernels = pruned_kernels(self.model.network)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -107,6 +107,7 @@ class KeepBest(keras.callbacks.Callback):
             self._weights = self.model.network.get_weights()
         for kernel, logit in zip(self._kernels, self._logits, strict=True):
             kernel.scores.logit.assign(logit)
+            kernel.follow()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.best is None:
@@ -169,7 +170,7 @@ class MetricsLog(keras.callbacks.Callback):
             "seconds": round(time.monotonic() - self._start, 3),
             "logs": {name: value if math.isfinite(value) else None for name, value in logs.items()},
         }
-        if self.stage == "prune":
+        if self.stage.startswith("prune"):
             entry["rates"] = {path: row["rate"] for path, row in rate_table(self.model.network).items()}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
@@ -211,6 +212,6 @@ class EpochLine(keras.callbacks.Callback):
             known = [f"{kind} {100 * accuracy:.1f} %" for kind, accuracy in figures.items() if accuracy is not None]
             if known:
                 parts.append(" ".join([title, *known]))
-        if self.stage == "prune":
+        if self.stage.startswith("prune"):
             parts.append(f"gamma {logs['gamma']:.4g} L_hw {logs['hw_loss']:.4f} rate {logs['rate']:.5f}")
         self.say("  ".join([*parts, f"{time.monotonic() - self._start:.0f} s"]))

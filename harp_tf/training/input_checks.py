@@ -1,13 +1,41 @@
-"""Checks of the data on the host, before the first compiled step."""
+"""Checks of the network and the data on the host, before the first compiled step."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from harp_tf.layers.rebuild import require_built
 from harp_tf.types import HarpError
 
 _LOOKED_AT = 32
 """So many images are shown to the network: enough to know its outputs, few enough for a large network."""
+
+
+def check_network(network: object) -> None:
+    """Refuses what is no classifier of images, as far as it can be seen without data.
+
+    Raises:
+        HarpError: if `network` is no built Keras 3 model, or has not one input and one output of logits.
+    """
+    require_built(network)
+    assert isinstance(network, keras.Model)
+    for what in ("inputs", "outputs"):
+        tensors = getattr(network, what, None)  # not known of a subclassed model
+        if tensors is not None and len(tensors) != 1:
+            raise HarpError(
+                f"Model {network.name!r} has {len(tensors)} {what}. Adversarial training needs a classifier with one "
+                "input, the images, and one output, the logits: keras.Model(images, logits)."
+            )
+        if tensors is not None and what == "outputs":
+            _check_logits_shape(tuple(tensors[0].shape))
+
+
+def _check_logits_shape(shape: tuple) -> None:
+    if len(shape) != 2 or shape[-1] == 1:
+        raise HarpError(
+            f"The network must return logits of the shape (images, classes) with at least 2 classes, it returns "
+            f"{shape}. End it with Flatten or pooling and Dense(classes); two classes need two logits."
+        )
 
 
 def check_first_batch(network: keras.Model, x, y=None) -> None:
@@ -22,36 +50,59 @@ def check_first_batch(network: keras.Model, x, y=None) -> None:
         y: labels, if `x` is an array.
 
     Raises:
-        HarpError: if images are outside [0, 1], labels are no class indices of the network, or the network
-            returns probabilities instead of logits.
+        HarpError: if images do not fit the network or are outside [0, 1], labels are no class indices of the
+            network, or the network returns probabilities instead of logits.
     """
     if isinstance(x, tf.data.Dataset):
         for batch in x.take(1):
             _check_element(network, batch)
     elif isinstance(x, keras.utils.PyDataset):
         _check_element(network, x[0])
-    elif y is not None and hasattr(x, "shape"):
-        check_batch(network, np.asarray(x), np.asarray(y))
+    elif hasattr(x, "shape") or isinstance(x, (list, tuple, dict)):
+        _check_element(network, (x, y))
 
 
 def _check_element(network: keras.Model, element) -> None:
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(element)
-    if labels is None:
-        raise HarpError("The dataset must yield (images, labels) or (images, labels, weights), received images only.")
+    for what, values in (("images", images), ("labels", labels)):
+        if values is None:
+            raise HarpError(
+                f"There are no {what}. Pass fit(images, labels), or a dataset of (images, labels) or (images, labels, "
+                "weights)."
+            )
+        if not hasattr(values, "shape"):
+            raise HarpError(
+                f"The {what} must be one array, received a {type(values).__name__}. Make one of it with "
+                f"numpy.stack({what})."
+            )
     check_batch(network, np.asarray(images), np.asarray(labels))
 
 
 def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
     """The checks of `check_first_batch` on images and labels; the network sees the first few of them."""
-    if images.size and not (images.min() >= 0.0 and images.max() <= 1.0):
+    wanted = tuple(getattr(network, "input_shape", None) or images.shape)[1:]  # not known of a subclassed model
+    if len(wanted) != images.ndim - 1 or any(w not in (None, n) for w, n in zip(wanted, images.shape[1:])):
         raise HarpError(
-            f"Images must be finite and in [0, 1], received values from {images.min():g} to {images.max():g}. Divide "
-            "8-bit images by 255; normalisation belongs inside the model."
+            f"The network takes images of the shape {wanted}, received an array of shape {images.shape} "
+            f"whose images have {images.shape[1:]}. The first axis counts images, the last one colours."
         )
-    logits = keras.ops.convert_to_numpy(network(images[:_LOOKED_AT].astype("float32"), training=False))
-    logits = logits.astype("float64")
+    if images.dtype.kind not in "biuf" or (images.size and not (images.min() >= 0.0 and images.max() <= 1.0)):
+        found = f"from {images.min():g} to {images.max():g}" if images.dtype.kind in "biuf" else f"of {images.dtype}"
+        raise HarpError(
+            f"Images must be finite and in [0, 1], received values {found}. Divide 8-bit images by 255; normalisation "
+            "belongs inside the model."
+        )
+    logits = network(images[:_LOOKED_AT].astype("float32"), training=False)
+    if not hasattr(logits, "shape"):
+        raise HarpError(
+            f"The network must return one tensor of logits, it returns a {type(logits).__name__}. Train a model that "
+            "returns the logits alone."
+        )
+    _check_logits_shape(tuple(logits.shape))
+    logits = keras.ops.convert_to_numpy(logits).astype("float64")
     classes = logits.shape[-1]
-    if labels.size != len(images) or not np.equal(labels, np.floor(labels)).all():
+    whole = labels.dtype.kind in "biuf" and np.equal(labels, np.floor(labels)).all()
+    if labels.size != len(images) or not whole:
         raise HarpError(
             f"Labels must be one class index per image, received shape {labels.shape} of {labels.dtype} for "
             f"{len(images)} images. Turn one-hot labels into indices with labels.argmax(-1)."

@@ -6,6 +6,8 @@ import pytest
 
 import harp_tf
 from harp_tf.attacks import PGD
+from harp_tf.layers import pruned_kernels
+from harp_tf.losses import FreeAdversarialTraining
 
 
 def make_classifier(seed=0, **dense) -> keras.Sequential:
@@ -84,3 +86,55 @@ def fit(data):
         return trainer.fit(x, y, epochs=epochs, callbacks=list(callbacks), **settings).history
 
     return run
+
+
+@pytest.fixture(
+    params=["natural", "pgd", "trades", "mart", FreeAdversarialTraining(batch_size=48, replays=2)],
+    ids=["natural", "pgd", "trades", "mart", "free"],
+)
+def loss(request):
+    """Every loss in turn, for batches of 48."""
+    return request.param
+
+
+@pytest.fixture
+def set_rates():
+    """A function that gives all kernels of a network one rate."""
+
+    def set_all(network, rate: float) -> None:
+        for kernel in pruned_kernels(network):
+            kernel.scores.set_rate(rate)
+
+    return set_all
+
+
+def _weights_of(network) -> dict[str, np.ndarray]:
+    return {v.path: keras.ops.convert_to_numpy(v).copy() for v in network.variables}
+
+
+@pytest.fixture
+def weights_of():
+    """A function that copies the variables of a network: {path: array}."""
+    return _weights_of
+
+
+@pytest.fixture
+def changed():
+    """A function that names what differs between two results of `weights_of`."""
+    return lambda before, after: {path for path in before if not np.array_equal(before[path], after[path])}
+
+
+@pytest.fixture
+def assert_equal_weights():
+    """A function that compares two networks variable by variable, bit for bit unless given a tolerance."""
+
+    def check(one, other, **tolerance):
+        first, second = _weights_of(one), _weights_of(other)
+        assert list(first) == list(second)
+        for path, a in first.items():
+            if tolerance:
+                np.testing.assert_allclose(a, second[path], err_msg=path, **tolerance)
+            else:
+                np.testing.assert_array_equal(a, second[path], err_msg=path)
+
+    return check

@@ -35,18 +35,17 @@ def logits(network) -> list[float]:
     return [float(keras.ops.convert_to_numpy(k.scores.logit)) for k in pruned_kernels(network)]
 
 
-def set_rates(network, rate: float) -> None:
-    for kernel in pruned_kernels(network):
-        kernel.scores.set_rate(rate)
-
-
 # StepwiseRegularization -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("initial, hw_losses, gammas", GAMMA_TABLES)
 def test_gamma_rises_per_epoch_and_freezes_for_good(initial, hw_losses, gammas):
     remaining = iter(hw_losses)
-    model = types.SimpleNamespace(gamma=keras.Variable(0.0), hw_loss=lambda: tf.constant(next(remaining)))
+    model = types.SimpleNamespace(
+        gamma=keras.Variable(0.0),
+        gamma_frozen=keras.Variable(False, dtype="bool"),
+        hw_loss=lambda: tf.constant(next(remaining)),
+    )
     callback = StepwiseRegularization(initial)
     callback.set_model(model)
     used = []
@@ -57,7 +56,7 @@ def test_gamma_rises_per_epoch_and_freezes_for_good(initial, hw_losses, gammas):
     np.testing.assert_allclose(used, gammas, rtol=1e-6)
 
 
-def test_gamma_reaches_the_training(pruned, trainer_of, fit):
+def test_gamma_reaches_the_training(pruned, trainer_of, fit, set_rates):
     network = pruned(0.9)
     set_rates(network, 0.5)
     history = fit(trainer_of(network, learning_rate=1e-3), epochs=3, gamma=0.02)
@@ -66,12 +65,12 @@ def test_gamma_reaches_the_training(pruned, trainer_of, fit):
     np.testing.assert_allclose(penalties, np.array(history["gamma"]) * history["hw_loss"], rtol=1e-3)
 
 
-def test_rates_above_the_target_are_projected_at_the_end(pruned, trainer_of, fit, data, capsys):
+def test_rates_above_the_target_are_projected_at_the_end(pruned, trainer_of, fit, data, capsys, set_rates):
     network = pruned(0.9)
     set_rates(network, 0.5)
     callback = StepwiseRegularization(0.1)
     trainer_of(network, learning_rate=0.0).fit(*data, verbose=0, callbacks=[callback])
-    assert callback.projected and kept(network) == 22  # floor(0.1 * 228)
+    assert kept(network) == 22  # floor(0.1 * 228)
     assert "were projected onto it" in capsys.readouterr().out
 
 
@@ -80,8 +79,16 @@ def test_rates_within_the_target_stay_as_they_are(pruned, trainer_of, data, caps
     before = logits(network)
     callback = StepwiseRegularization(0.1)
     trainer_of(network, learning_rate=0.0).fit(*data, verbose=0, callbacks=[callback])
-    assert not callback.projected and logits(network) == before
+    assert logits(network) == before
     assert capsys.readouterr().out == ""
+
+
+def test_a_frozen_gamma_stays_in_the_next_fit(pruned, trainer_of, fit, set_rates):
+    network = pruned(0.5)
+    trainer = trainer_of(network, learning_rate=0.0)  # starts at 0.1, below the target
+    assert fit(trainer, epochs=2, gamma=0.02)["gamma"] == pytest.approx([0.02, 0.02])
+    set_rates(network, 0.9)
+    assert fit(trainer, epochs=4, initial_epoch=2, gamma=0.02)["gamma"] == pytest.approx([0.02, 0.02])
 
 
 @pytest.mark.parametrize("gamma", [0.0, -0.1, float("nan"), float("inf")])
@@ -143,7 +150,7 @@ def test_without_an_attack_natural_accuracy_decides(classifier, trainer_of, fit,
     assert callback.best[0] == callback.best[1] > 0
 
 
-def test_what_is_measured_and_kept_is_within_budget(pruned, trainer_of, fit, data):
+def test_what_is_measured_and_kept_is_within_budget(pruned, trainer_of, fit, data, set_rates):
     network = pruned(0.9)
     set_rates(network, 0.5)
     seen = []
@@ -175,7 +182,7 @@ def test_rates_within_budget_are_kept_as_they_are(pruned, trainer_of, fit, data)
     assert not best.projected and logits(network) == before
 
 
-def test_validation_does_not_disturb_the_training(pruned, trainer_of, fit, data):
+def test_validation_does_not_disturb_the_training(pruned, trainer_of, fit, data, set_rates):
     histories = []
     for callbacks in ([], [KeepBest()]):
         network = pruned(0.9)

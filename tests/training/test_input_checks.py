@@ -102,7 +102,7 @@ def test_softmax_outputs(network, images, labels, source):
 
 
 def test_a_dataset_without_labels(network, images):
-    with pytest.raises(HarpError, match="received images only"):
+    with pytest.raises(HarpError, match=r"There are no labels. Pass fit\(images, labels\)"):
         check_first_batch(network, tf.data.Dataset.from_tensor_slices(images).batch(4))
 
 
