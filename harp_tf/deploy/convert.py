@@ -7,6 +7,7 @@ import tensorflow as tf
 from harp_tf.deploy.flatbuffer import read_model, write_model
 from harp_tf.deploy.kernels import check_plain, match_kernels
 from harp_tf.deploy.quiet import captured_output
+from harp_tf.deploy.reshape import fix_reshapes
 from harp_tf.types import HarpError
 
 
@@ -59,6 +60,7 @@ def to_tflite(model: keras.Model, calibration: np.ndarray | None = None) -> byte
                 f"{model.name!r} failed: {reasons[0][-500:]}"
             ) from error
     file = read_model(data)
+    fix_reshapes(file)
     for match in match_kernels(file, model):
         file.subgraphs[0].tensors[match.tensor].name = match.kernel.path.encode()
     return write_model(file)

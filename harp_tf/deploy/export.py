@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harp_tf.deploy.arm_safety import prevent_partial_sparse
 from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.inspect import KernelCount, file_sizes
 from harp_tf.deploy.quantize import WEIGHT_TYPES, quantize_weights
@@ -92,7 +93,7 @@ def export_tflite(
     if quantize in WEIGHT_TYPES:
         data = quantize_weights(data, quantize)
     if sparse:
-        data = sparsify(data)
+        data = prevent_partial_sparse(sparsify(data))
     if check_images is None:
         shape = [_CHECK_SIZE if size is None else size for size in model.inputs[0].shape[1:]]
         check_images = np.random.default_rng(0).random((_CHECK_IMAGES, *shape), np.float32)

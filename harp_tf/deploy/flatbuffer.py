@@ -25,7 +25,7 @@ _WEIGHT_OPERATORS = frozenset(
         schema.BuiltinOperator.TRANSPOSE_CONV,
     }
 )
-STORED_TYPES = {
+STORED_TYPES: dict[int, np.dtype] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),
     schema.TensorType.FLOAT16: np.dtype(np.float16),
     schema.TensorType.INT8: np.dtype(np.int8),

@@ -6,7 +6,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from harp_tf.deploy.encoding import decode
-from harp_tf.deploy.flatbuffer import STORED_TYPES, Source, read_bytes, read_model, tensor_name, weight_tensors
+from harp_tf.deploy.flatbuffer import (
+    STORED_TYPES,
+    Source,
+    operator_name,
+    read_bytes,
+    read_model,
+    tensor_name,
+    weight_tensors,
+)
 from harp_tf.files import sizes
 from harp_tf.types import HarpError
 
@@ -78,6 +86,31 @@ def file_sizes(source: Source) -> tuple[int, int]:
         HarpError: If the file cannot be read or is not a TFLite file.
     """
     return sizes(read_bytes(source))
+
+
+def memory_bytes(source: Source) -> int:
+    """What a .tflite file takes in memory once it is loaded: itself, and every kernel that is unpacked from it.
+
+    Args:
+        source: Path or bytes of a .tflite file.
+
+    Returns:
+        Bytes, without the interpreter and the activations, which all forms of one model share.
+
+    Raises:
+        HarpError: If the file cannot be read or is not a TFLite file.
+    """
+    model = read_model(source)
+    graph = model.subgraphs[0]
+    constants = {index for index, tensor in enumerate(graph.tensors) if model.buffers[tensor.buffer].data is not None}
+    total = len(read_bytes(source))
+    for operator in graph.operators:
+        if operator_name(model, operator) in ("DENSIFY", "DEQUANTIZE") and int(operator.inputs[0]) in constants:
+            output = int(operator.outputs[0])
+            constants.add(output)
+            tensor = graph.tensors[output]
+            total += int(np.prod(tensor.shape)) * STORED_TYPES[tensor.type].itemsize
+    return total
 
 
 def read_kernel(model: schema.ModelT, index: int) -> np.ndarray:

@@ -86,7 +86,7 @@ def verify(
         for count in sorted({1, len(images)}):
             errors = classifier.logits(images[:count]) - wanted[:count]
             worst = float(np.max(np.abs(errors)))
-            typical = float(np.sqrt(np.mean(np.square(errors)))) / max(spread, np.finfo(np.float32).tiny)
+            typical = float(np.sqrt(np.mean(np.square(errors)))) / max(spread, 1e-30)
             # `not <=`: NaN fails too.
             if not (worst <= allowed if quantize is None else typical <= _ROUNDING[quantize]):
                 wish = f"within {allowed:.3g}" if quantize is None else f"within {_ROUNDING[quantize]:.0%} (rms)"

@@ -2,11 +2,12 @@
 
 import keras
 
-from harp_tf.models import cnn, resnet, vgg, wide_resnet
+from harp_tf.models import cnn, mobile, resnet, vgg, wide_resnet
 from harp_tf.types import HarpError
 
 _BUILDERS = {
     "cnn_digits": (cnn.cnn_digits, 4),
+    "mobile_sparse": (mobile.mobile_sparse, 16),
     "resnet18": (resnet.resnet18, 8),
     "resnet50": (resnet.resnet50, 32),
     "vgg16_bn": (vgg.vgg16_bn, 32),

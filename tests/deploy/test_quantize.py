@@ -64,7 +64,7 @@ def test_few_weights_are_stored_as_float16_where_scales_would_cost_more():
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("structure", ["sequential", "residual", "dense_only"])
+@pytest.mark.parametrize("structure", ["sequential", "residual", "dense_only", "separable"])
 def test_static_int8_computes_in_int8_and_takes_and_gives_float32(case, structure, sparse, tmp_path):
     found = case(structure, 0.9)
     rng = np.random.default_rng(2)

@@ -7,6 +7,7 @@ from harp_tf.types import HarpError
 
 FORMS = {
     "cnn_digits": ((8, 8, 1), 10, 230_544),
+    "mobile_sparse": ((96, 96, 3), 10, 541_184),
     "vgg28": ((28, 28, 1), 10, 429_968),
     "vgg16_bn": ((32, 32, 3), 10, 14_715_584),
     "resnet18": ((32, 32, 3), 10, 11_164_352),

@@ -1,0 +1,182 @@
+"""The phone kit: one folder with everything an app needs to run a classifier, and to see that it runs it right."""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harp_tf.deploy import kit_check
+from harp_tf.deploy.runtime import TFLiteClassifier
+from harp_tf.deploy.variants import FORMS, Variant, export_variants
+from harp_tf.files import write_json
+from harp_tf.types import HarpError
+
+_GOLDEN_IMAGES = 8
+# How far logits may be from those recorded here: rounding differs between processors, and int8 may flip a step.
+_TOLERANCE = {None: 1e-3, "float16": 1e-3, "int8_weights": 1e-3, "int8": 0.1}
+
+
+def write_kit(
+    model: keras.Model,
+    folder: Path,
+    class_names: Sequence[str],
+    image_sets: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    calibration: np.ndarray | tf.data.Dataset,
+    *,
+    forms: Sequence[str] = tuple(FORMS),
+    num_threads: int = 1,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Variant]:
+    """Writes model files, labels, specification, golden inputs and outputs, a check script and a README.
+
+    The folder appears whole or not at all; an existing kit is replaced.
+
+    Args:
+        model: a plain (stripped, possibly compacted) Keras classifier of images in [0, 1] with a fixed image size.
+        folder: where to write. Its parent must exist.
+        class_names: one name per class.
+        image_sets: name -> (images float32 `[n, ...]`, labels int `[n]`) on which the files are measured; images of
+            the first set become the golden inputs.
+        calibration: training images, for the forms that compute in int8.
+        forms: names from `FORMS`.
+        num_threads: threads of the interpreter that measures.
+        progress: receives a line of text per file.
+
+    Returns:
+        The variants that were written.
+
+    Raises:
+        HarpError: if the folder is something else than a kit, or a file does not pass its checks.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "spec.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise HarpError(f"Expected a new folder or an earlier phone kit to replace, received {str(folder)!r}.")
+    if not folder.parent.is_dir():
+        raise HarpError(f"Expected to write into an existing folder, received {str(folder)!r}. Create its parent.")
+    shape = [1, *model.inputs[0].shape[1:]]
+    if None in shape or len(class_names) != model.outputs[0].shape[-1]:
+        raise HarpError(
+            f"A phone kit needs a fixed image size and one name per class, received the input shape {shape} and "
+            f"{len(class_names)} names for {model.outputs[0].shape[-1]} classes."
+        )
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        work = Path(temporary) / "kit"
+        (work / "golden").mkdir(parents=True)
+        variants = export_variants(
+            model, work, image_sets, calibration, names=forms, num_threads=num_threads, progress=progress
+        )
+        images = np.asarray(next(iter(image_sets.values()))[0][:_GOLDEN_IMAGES], np.float32)
+        images.astype("<f4").tofile(work / "golden" / "inputs.f32")
+        scale = 1.0
+        for variant in variants:
+            logits = TFLiteClassifier(work / f"{variant.name}.tflite").logits(images)
+            logits.astype("<f4").tofile(work / "golden" / f"{variant.name}.f32")
+            scale = max(scale, float(np.std(logits)))
+        write_json(work / "spec.json", _specification(variants, shape, class_names, scale))
+        (work / "labels.txt").write_text("\n".join(class_names) + "\n", encoding="utf-8")
+        (work / "README.md").write_text(_readme(variants, shape, len(images)), encoding="utf-8")
+        shutil.copyfile(kit_check.__file__, work / "check.py")
+        if not kit_check.check(work):
+            raise HarpError("The phone kit does not pass its own check; nothing was written. Please report this.")
+        if folder.exists():
+            shutil.rmtree(folder)
+        work.rename(folder)
+    return [_moved(variant, folder) for variant in variants]
+
+
+def _moved(variant: Variant, folder: Path) -> Variant:
+    path = folder / f"{variant.name}.tflite"
+    return dataclasses.replace(variant, report=dataclasses.replace(variant.report, path=path))
+
+
+def _specification(variants: list[Variant], shape: list[int], class_names: Sequence[str], scale: float) -> dict:
+    return {
+        "input": {
+            "shape": shape,
+            "dtype": "float32",
+            "range": [0.0, 1.0],
+            "layout": "NHWC, pixel / 255; normalisation is inside the model",
+        },
+        "output": {
+            "shape": [1, len(class_names)],
+            "dtype": "float32",
+            "meaning": "logits",
+            "labels": list(class_names),
+        },
+        "models": {
+            variant.name: {
+                "file": f"{variant.name}.tflite",
+                "file_bytes": variant.report.file_bytes,
+                "gzip_bytes": variant.report.gzip_bytes,
+                "memory_bytes": variant.memory_bytes,
+                "parameters": variant.report.parameters,
+                "nonzero": variant.report.nonzero,
+                "accuracy": variant.accuracy,
+                "tolerance": _TOLERANCE[variant.report.quantize] * scale,
+            }
+            for variant in variants
+        },
+    }
+
+
+def _readme(variants: list[Variant], shape: list[int], golden: int) -> str:
+    sets = list(variants[0].accuracy)
+    rows = [
+        f"| {v.name}.tflite | {v.report.parameters:,} | {v.report.nonzero:,} | {v.report.file_bytes:,} | "
+        f"{v.report.gzip_bytes:,} | {v.memory_bytes:,} | {' | '.join(f'{100 * v.accuracy[s]:.1f}' for s in sets)} |"
+        for v in variants
+    ]
+    head = f"| file | weights | non-zero | bytes | gzip | in memory | {' | '.join(f'{s}, %' for s in sets)} |"
+    count = int(np.prod(shape))
+    return f"""# Phone kit
+
+Classifiers of images, for LiteRT (TensorFlow Lite). All files are the same network in different number formats; sparse
+ones leave zeros out of the file and unpack them when they are loaded.
+
+{head}
+|---|{"---|" * (5 + len(sets))}
+{chr(10).join(rows)}
+
+Input: float32 `{shape}`, pixels divided by 255, height x width x channels; any further normalisation is inside the
+model. Output: float32 logits, one per line of `labels.txt`. The largest is the answer; softmax gives probabilities.
+
+## Android (Kotlin)
+
+With `implementation("com.google.ai.edge.litert:litert:<version>")`, and the model and labels.txt in `assets/`:
+
+```kotlin
+val bytes = context.assets.open("float32_sparse.tflite").readBytes()
+val model = ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).put(bytes)
+val interpreter = Interpreter(model, Interpreter.Options().setNumThreads(2))
+val labels = context.assets.open("labels.txt").bufferedReader().readLines()
+
+val input = ByteBuffer.allocateDirect(4 * {count}).order(ByteOrder.nativeOrder())
+for (value in pixels) input.putFloat(value / 255f)  // {" x ".join(map(str, shape[1:]))} values from 0 to 255
+val logits = Array(1) {{ FloatArray(labels.size) }}
+interpreter.run(input.rewind(), logits)
+val answer = labels[logits[0].indices.maxBy {{ logits[0][it] }}]
+```
+
+## Python
+
+```python
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+interpreter = Interpreter("float32_sparse.tflite")
+interpreter.allocate_tensors()
+interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images[:1])  # float32 in [0, 1]
+interpreter.invoke()
+logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+```
+
+## Does it run right here?
+
+`golden/inputs.f32` holds {golden} images and `golden/<model>.f32` their logits, as little-endian float32. Where Python
+and ai-edge-litert run, `python check.py` compares all models with them; in an app, compare the logits of one image.
+"""

@@ -1,0 +1,112 @@
+"""All the forms in which one model can be shipped, exported and measured side by side."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harp_tf.deploy.export import ExportReport, export_tflite
+from harp_tf.deploy.inspect import memory_bytes
+from harp_tf.deploy.runtime import TFLiteClassifier
+from harp_tf.types import HarpError
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How a file stores its kernels.
+
+    Attributes:
+        quantize: None, "float16", "int8_weights" or "int8", as for `export_tflite`.
+        sparse: whether zeros are left out.
+    """
+
+    quantize: str | None
+    sparse: bool
+
+
+FORMS: Mapping[str, Form] = {
+    "float32": Form(None, False),
+    "float32_sparse": Form(None, True),
+    "float16_sparse": Form("float16", True),
+    "int8_weights_sparse": Form("int8_weights", True),
+    "int8": Form("int8", False),
+    "int8_sparse": Form("int8", True),
+}
+"""The forms that can be worth shipping, by name. "float32" is the dense twin of all others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One file.
+
+    Attributes:
+        name: name of its form.
+        report: sizes, counts and agreement with the Keras model.
+        memory_bytes: the file in memory together with the kernels that are unpacked from it.
+        accuracy: fraction of right answers on each of the image sets that it was measured on, by their name.
+    """
+
+    name: str
+    report: ExportReport
+    memory_bytes: int
+    accuracy: dict[str, float]
+
+
+def export_variants(
+    model: keras.Model,
+    folder: Path,
+    image_sets: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    calibration: np.ndarray | tf.data.Dataset,
+    *,
+    names: Sequence[str] = tuple(FORMS),
+    num_threads: int = 1,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Variant]:
+    """Exports a model in several forms and measures each file.
+
+    Args:
+        model: a plain (stripped, possibly compacted) Keras classifier.
+        folder: existing folder; the files are called <form>.tflite.
+        image_sets: name -> (images float32 `[n, ...]` in [0, 1], labels int `[n]`), as natural and adversarial test
+            images. The first set also serves to compare the logits of each file with the Keras model's.
+        calibration: training images for the forms that compute in int8.
+        names: the forms, from `FORMS`.
+        num_threads: threads of the interpreter that measures.
+        progress: receives a line of text per file.
+
+    Returns:
+        The variants, in the order of `names`.
+
+    Raises:
+        HarpError: if a form is unknown, or a file does not pass its checks.
+    """
+    unknown = [name for name in names if name not in FORMS]
+    if unknown or not image_sets:
+        raise HarpError(
+            f"Forms are {', '.join(FORMS)}, to be measured on at least one set of images; received "
+            f"{', '.join(map(repr, names))} and {len(image_sets)} sets."
+        )
+    check_images = next(iter(image_sets.values()))[0][:64]
+    variants = []
+    for name in names:
+        form, path = FORMS[name], Path(folder) / f"{name}.tflite"
+        report = export_tflite(
+            model,
+            path,
+            sparse=form.sparse,
+            quantize=form.quantize,
+            calibration=calibration if form.quantize == "int8" else None,
+            check_images=check_images,
+        )
+        classifier = TFLiteClassifier(path, num_threads=num_threads)
+        accuracy = {
+            which: float(np.mean(classifier.logits(images).argmax(-1) == labels))
+            for which, (images, labels) in image_sets.items()
+        }
+        variants.append(Variant(name, report, memory_bytes(path), accuracy))
+        found = ", ".join(f"{which} {100 * value:.1f} %" for which, value in accuracy.items())
+        progress(f"{path.name}: {report.file_bytes:,} bytes, {found}")
+    return variants

@@ -1,0 +1,104 @@
+"""The phone kit and the forms in it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from harp_tf.deploy import kit, kit_check
+from harp_tf.deploy.inspect import memory_bytes
+from harp_tf.deploy.kit import write_kit
+from harp_tf.deploy.variants import FORMS, export_variants
+from harp_tf.types import HarpError
+
+
+@pytest.fixture(scope="module")
+def sets(small):
+    images = np.random.default_rng(3).random((40, 12, 12, 3), np.float32)
+    labels = small.model(images, training=False).numpy().argmax(-1)
+    return {"natural": (images, labels), "wrong": (images[:20], (labels[:20] + 1) % 10)}
+
+
+def write(small, folder, sets, **changes):
+    arguments = {"class_names": [f"class {i}" for i in range(10)], "forms": ["float32", "float16_sparse", "int8"]}
+    return write_kit(small.model, folder, image_sets=sets, calibration=sets["natural"][0], **{**arguments, **changes})
+
+
+def test_the_kit_is_complete_and_checks_itself_in_another_process(small, sets, tmp_path):
+    lines = []
+    variants = write(small, tmp_path / "kit", sets, progress=lines.append)
+    files = {str(p.relative_to(tmp_path / "kit")) for p in (tmp_path / "kit").rglob("*") if p.is_file()}
+    models = {"float32", "float16_sparse", "int8"}
+    expected = {"README.md", "labels.txt", "spec.json", "check.py", "golden/inputs.f32"}
+    assert files == expected | {f"{m}.tflite" for m in models} | {f"golden/{m}.f32" for m in models}
+    assert [v.name for v in variants] == ["float32", "float16_sparse", "int8"] and len(lines) == 3
+    assert variants[0].accuracy == {"natural": 1.0, "wrong": 0.0}
+    assert all(v.report.path.exists() for v in variants)
+    done = subprocess.run(
+        [sys.executable, "check.py"], cwd=tmp_path / "kit", capture_output=True, text=True, env={"PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("as recorded") == 3
+    readme = (tmp_path / "kit" / "README.md").read_text()
+    assert f"| float16_sparse.tflite | {variants[1].report.parameters:,} |" in readme
+    assert "FloatArray(labels.size)" in readme and "allocateDirect(4 * 432)" in readme
+
+
+def test_the_check_finds_a_model_that_computes_something_else(small, sets, tmp_path, capsys):
+    write(small, tmp_path / "kit", sets, forms=["float32"])
+    golden = tmp_path / "kit" / "golden" / "float32.f32"
+    logits = np.fromfile(golden, "<f4")
+    logits[3] += 0.1 * logits.std() + 0.1
+    logits.tofile(golden)
+    assert not kit_check.check(tmp_path / "kit")
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_a_kit_is_replaced_and_other_folders_are_not(small, sets, tmp_path):
+    folder = tmp_path / "kit"
+    write(small, folder, sets)
+    write(small, folder, sets, forms=["float32"])
+    assert not (folder / "int8.tflite").exists()
+    assert list(json.loads((folder / "spec.json").read_text())["models"]) == ["float32"]
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "cat.jpg").write_bytes(b"cat")
+    with pytest.raises(HarpError, match="a new folder or an earlier phone kit"):
+        write(small, other, sets)
+    assert (other / "cat.jpg").exists()
+
+
+def test_nothing_is_left_of_a_kit_that_fails(small, sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(kit.kit_check, "check", lambda folder: False)
+    with pytest.raises(HarpError, match="does not pass its own check"):
+        write(small, tmp_path / "kit", sets, forms=["float32"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ["a", "b"]}, "one name per class, received .* 2 names for 10 classes"),
+        ({"forms": ["int4"]}, "Forms are float32, .*received 'int4'"),
+    ],
+)
+def test_wrong_arguments_are_refused(small, sets, tmp_path, changes, message):
+    with pytest.raises(HarpError, match=message):
+        write(small, tmp_path / "kit", sets, **changes)
+    with pytest.raises(HarpError, match="Create its parent"):
+        write(small, tmp_path / "no" / "kit", sets)
+
+
+def test_memory_counts_what_is_unpacked(small, sets, tmp_path):
+    variants = {v.name: v for v in export_variants(small.model, tmp_path, sets, sets["natural"][0])}
+    assert list(variants) == list(FORMS)
+    dense, sparse, half = (variants[n] for n in ("float32", "float32_sparse", "float16_sparse"))
+    assert dense.memory_bytes == dense.report.file_bytes
+    unpacked = 4 * sum(k.weights for k in sparse.report.kernels if k.sparse)
+    assert (
+        sparse.memory_bytes == sparse.report.file_bytes + unpacked == memory_bytes(tmp_path / "float32_sparse.tflite")
+    )
+    # float16 kernels are unpacked twice: to dense float16, and from that to float32.
+    assert half.memory_bytes > half.report.file_bytes + unpacked
