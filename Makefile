@@ -1,9 +1,10 @@
 # Every target sets itself up: it makes .venv on the first call and installs again only when a requirements file changed.
 #   make demo       the whole pipeline on real digits, offline, about 6 minutes on two cores
 #   make test       the fast tests             make test-all   with the slow ones
+#   make test-arm   the exported files on emulated 64-bit ARM (Debian or Ubuntu on x86-64; the first call downloads)
 #   make lint       ruff and mypy              make clean      removes .venv and caches, never a run
 # Another Python: make demo PYTHON=/path/to/python3.12          More pytest options: make test ARGS="-k masks -x"
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-arm lint clean
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c '$(SUPPORTED)' 2>/dev/null && echo $(p))))
@@ -21,6 +22,10 @@ test: $(VENV)/dev.stamp
 
 test-all: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "" $(ARGS)
+
+test-arm: $(VENV)/dev.stamp
+	HARP_AARCH64=$${HARP_AARCH64:-$(CURDIR)/build/aarch64} $(BIN)/python -m pytest tests/deploy/test_aarch64.py \
+	    tests/deploy/test_arm_sparse.py $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

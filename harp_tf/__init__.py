@@ -1,6 +1,8 @@
 """HARP for Keras 3: neural networks that are small, still accurate and still hard to fool."""
 
+import harp_tf.keras_backend  # noqa: F401  # it checks, before anything else is imported  # isort: split
 from harp_tf import attacks, losses, models
+from harp_tf.compaction import compact
 from harp_tf.deploy import TFLiteClassifier, export_tflite
 from harp_tf.layers import describe, project_to_budget, prune, register_kernels, set_stage, strip
 from harp_tf.training import AdversarialModel, KeepBest, StepwiseRegularization
@@ -16,6 +18,7 @@ __all__ = [
     "StepwiseRegularization",
     "TFLiteClassifier",
     "attacks",
+    "compact",
     "describe",
     "export_tflite",
     "losses",

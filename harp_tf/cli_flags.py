@@ -56,25 +56,27 @@ def _flag_values() -> dict:
 
 def define_target() -> None:
     """Defines --target, which evaluate and export work on."""
-    flags.DEFINE_string("target", None, "Run directory or .keras file.", required=True)
+    flags.DEFINE_string("target", None, "Run directory or model file.", required=True)
 
 
-def settings_for_target(stage: str) -> RunConfig:
+def settings_for_target(stage: str, suffixes: tuple[str, ...] = (".keras",)) -> RunConfig:
     """The settings of the run that --target names, with the flags that the user gave in their place.
 
     Args:
         stage: the one stage to run on it.
+        suffixes: of the files that may be targets.
 
     Returns:
         The settings; those of the flags alone if the target is a file.
 
     Raises:
-        HarpError: if the target is neither a run directory nor a .keras file, or its settings cannot be read.
+        HarpError: if the target is neither a run directory nor such a file, or its settings cannot be read.
     """
     target = Path(flags.FLAGS.target)
-    if not target.is_dir() and not (target.is_file() and target.suffix == ".keras"):
+    if not target.is_dir() and not (target.is_file() and target.suffix in suffixes):
         found = "is another kind of file" if target.exists() else "does not exist"
-        raise HarpError(f"--target must be a run directory or a .keras file, received {str(target)!r}, which {found}.")
+        kinds = " or ".join(suffixes)
+        raise HarpError(f"--target must be a run directory or a {kinds} file, received {str(target)!r}, which {found}.")
     stored = _stored_settings(target) if target.is_dir() else {}
     given = {name: value for name, value in _flag_values().items() if name in given_flags()}
     # What the run did with its own directory is not to be done again: --overwrite would remove what is looked at.

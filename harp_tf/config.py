@@ -7,9 +7,12 @@ import types
 import typing
 from typing import Any
 
-from harp_tf.types import BUDGETS, PRUNE_MODES, HarpError, PruningSpec, require_choice
+from harp_tf.types import BUDGETS, GRANULARITIES, PRUNE_MODES, HarpError, PruningSpec, RateBound, require_choice
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
+
+CHANNELS_FIRST = "channel,weight"
+"""The granularity of a prune stage in two parts."""
 
 _MORE_THAN_0 = math.ulp(0.0)
 """The smallest positive number: as a lower bound it means "more than 0"."""
@@ -68,8 +71,25 @@ class RunConfig:
     initial_rate: float | None = _setting(
         None, "Fraction kept at the start; default 0.1, for mode score the target.", _MORE_THAN_0, 1
     )
-    budget: str = _setting("weights", "What the size penalty counts.", choices=BUDGETS)
+    budget: str = _setting("weights", "What target_sparsity is a fraction of.", choices=BUDGETS)
+    granularity: str = _setting(
+        "weight",
+        "What is removed: single weights, channels with all that reads them, or first channels and then weights.",
+        choices=(*GRANULARITIES, CHANNELS_FIRST),
+    )
+    channel_sparsity: float = _setting(
+        0.5,
+        f"With granularity {CHANNELS_FIRST}: fraction of the multiply-adds that the channels take with them, at least.",
+        _MORE_THAN_0,
+        0.999,
+    )
+    channel_multiple: int = _setting(8, "Numbers of kept channels become multiples of it where they can.", 1)
     floor_factor: float = _setting(0.1, "No layer's rate falls below this times the target rate.", 1e-6, 0.999)
+    rate_bounds: tuple[str, ...] = _setting(
+        (),
+        "Smallest and largest rate of single layers: conv1=0.2:,block3/.*=:0.1,logits=1:1 (names, paths or regular "
+        "expressions; a bound may be left out).",
+    )
     gamma: float = _setting(0.01, "gamma_0, by which the factor of the size penalty rises per epoch.", _MORE_THAN_0)
     skip: tuple[str, ...] = _setting((), "Names of layers to leave unpruned.")
 
@@ -86,8 +106,16 @@ class RunConfig:
     prune_learning_rate: float = _setting(0.1, "Initial learning rate of the prune stage.", _MORE_THAN_0)
     finetune_learning_rate: float = _setting(0.01, "Initial learning rate of finetune.", _MORE_THAN_0)
 
+    attacks: tuple[str, ...] = _setting(
+        (), "Attacks of the final evaluation, such as pgd20, cw, autoattack or square; default pgd<eval_steps>."
+    )
+    eps_list: tuple[str, ...] = _setting(
+        (), "Radii of the final evaluation in [0, 1] pixels, for a security curve; default eps alone."
+    )
     eval_steps: int = _setting(20, "Gradient steps of PGD in the final evaluation.", 1)
-    eval_step_size: float | None = _setting(None, "Step of PGD in the final evaluation; default eps / 10.", 0)
+    eval_step_size: float | None = _setting(
+        None, "Step of pgd and cw in the final evaluation; default eps / 10. Scaled for other radii of eps_list.", 0
+    )
     robust_limit: int | None = _setting(None, "Attack at most so many test images in the final evaluation.", 1)
 
     def __post_init__(self):
@@ -100,25 +128,52 @@ class RunConfig:
                 f"stages must have prune between pretrain and finetune, received {self.stages}: finetune trains "
                 "under the masks that prune learns."
             )
-        if self.norm == "linf" and self.eps > 1:
-            raise HarpError(
-                f"eps must be at most 1 for the norm linf, received {self.eps!r}: it is in units of [0, 1] pixels. "
-                "Divide a radius in 8-bit pixels by 255."
-            )
+        for name, eps in [("eps", self.eps), *(("eps_list", _radius(text)) for text in self.eps_list)]:
+            if self.norm == "linf" and eps > 1:
+                raise HarpError(
+                    f"{name} must be at most 1 for the norm linf, received {eps!r}: it is in units of [0, 1] pixels. "
+                    "Divide a radius in 8-bit pixels by 255."
+                )
         if self.warmup_epochs > self.pretrain_epochs:
             raise HarpError(
                 f"warmup_epochs must be at most pretrain_epochs = {self.pretrain_epochs}, received "
                 f"{self.warmup_epochs!r}."
             )
+        if self.channels_first and self.budget != "weights":
+            raise HarpError(
+                f"budget must be weights with the granularity {CHANNELS_FIRST}, received {self.budget!r}: "
+                "target_sparsity is about the weights there, and channel_sparsity about the multiply-adds."
+            )
         self.pruning_spec()
+        self.bounds_by_layer()
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the prune stage has two parts: channels, then the weights of what is left."""
+        return self.granularity == CHANNELS_FIRST
 
     def pruning_spec(self) -> PruningSpec:
-        """The part of the settings that the pruned layers carry.
+        """The part of the settings that the pruned layers carry, those of the weights if channels go first.
 
         Raises:
             HarpError: if one of them is out of its range.
         """
-        return PruningSpec(self.target_sparsity, self.mode, self.budget, self.floor_factor)
+        granularity = "weight" if self.channels_first else self.granularity
+        return PruningSpec(
+            self.target_sparsity, self.mode, self.budget, self.floor_factor, granularity, self.channel_multiple
+        )
+
+    def bounds_by_layer(self) -> dict[str, tuple[float | None, float | None]]:
+        """`rate_bounds` as `harp_tf.prune` takes it.
+
+        Raises:
+            HarpError: if one of them cannot be read, or two are about the same layers.
+        """
+        bounds = [RateBound.parse(text) for text in self.rate_bounds]
+        by_layer = {bound.layers: (bound.low, bound.high) for bound in bounds}
+        if len(by_layer) < len(bounds):
+            raise HarpError(f"rate_bounds must name each layer once, received {','.join(self.rate_bounds)}.")
+        return by_layer
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON-serialisable values."""
@@ -140,6 +195,16 @@ def setting_range(field: dataclasses.Field) -> str:
         return ""
     least = "more than 0" if low == _MORE_THAN_0 else f"at least {low:g}"
     return least if high is None else f"{least} and at most {high:.10g}"
+
+
+def _radius(text: str) -> float:
+    try:
+        radius = float(text)
+    except ValueError:
+        radius = math.nan
+    if not 0 <= radius < math.inf:
+        raise HarpError(f"eps_list must be radii of at least 0, separated by commas, received {text!r} among them.")
+    return radius
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:

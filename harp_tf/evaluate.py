@@ -1,27 +1,69 @@
-"""python -m harp_tf.evaluate --target=RUN_DIR|MODEL.keras: natural and robust accuracy on the test split."""
+"""python -m harp_tf.evaluate --target=RUN_DIR|MODEL.keras|MODEL.tflite: accuracy, clean and under attack."""
 
+import json
 from pathlib import Path
 
 from absl import flags
 
 from harp_tf import cli_flags, layers, models, pipeline, report
+from harp_tf.files import write_json
+from harp_tf.measure import Figures, Measurement
+from harp_tf.types import HarpError
+
+_TWINS = {file: f"{name}.keras" for name, file in pipeline.TFLITE_FILES.items()}
 
 
 def main() -> None:
-    """Evaluates a run directory (results.json and the report are renewed) or one .keras file."""
+    """Evaluates a run directory (results.json and the report are renewed) or one file."""
     target = Path(flags.FLAGS.target)
-    config = cli_flags.settings_for_target("evaluate")
-    run = pipeline.Run(config)
+    config = cli_flags.settings_for_target("evaluate", (".keras", ".tflite"))
+    save = Path(flags.FLAGS.save_adversarial) if flags.FLAGS.save_adversarial else None
     if target.is_dir():
-        run.run()
+        if flags.FLAGS.output is not None:
+            raise HarpError("--output is for a file as target; a run directory keeps its figures in results.json.")
+        pipeline.Run(config, save_adversarial=save).run()
         return
-    model, _ = models.load_or_build(str(target), run.data.input_shape, run.data.num_classes)
-    if layers.pruned_kernels(model):
-        model = layers.strip(model)
-    print("\n" + report.results_table(run.measure(target.stem, model, target)))
+    run = pipeline.Run(config)
+    output = Path(flags.FLAGS.output) if flags.FLAGS.output is not None else None
+    earlier = _earlier(output)
+    state = output.with_name(f"{output.name}.unfinished") if output is not None else None
+    measurement = Measurement(config, run.data, earlier=earlier, state=state, save=save)
+    if target.suffix == ".keras":
+        found = measurement.of_keras(target.stem, _plain(target, run), target)
+    else:
+        candidates = (target.with_name(_TWINS.get(target.name, target.name)), target.with_suffix(".keras"))
+        path = next((path for path in candidates if path.suffix == ".keras" and path.is_file()), None)
+        twin = (path.name, _plain(path, run), path) if path else None
+        found = measurement.of_tflite(target.stem, target, twin)
+    if output is not None:
+        write_json(output, {**earlier, **found})
+    measurement.finish()
+    print("\n" + report.results_table(found))
+    print(report.warnings(found))
+
+
+def _plain(path: Path, run: pipeline.Run):
+    model, _ = models.load_or_build(str(path), run.data.input_shape, run.data.num_classes)
+    return layers.strip(model) if layers.pruned_kernels(model) else model
+
+
+def _earlier(output: Path | None) -> Figures:
+    """The figures that an earlier evaluation has written there."""
+    if output is None or not output.exists():
+        return {}
+    try:
+        content = json.loads(output.read_text(encoding="utf-8"))
+        if all(isinstance(figures["robust_accuracy"], dict) for figures in content.values()):
+            return content
+        reason = "it holds something else"
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        reason = repr(error)
+    raise HarpError(f"{output} does not hold figures of earlier evaluations: {reason}. Choose another --output.")
 
 
 if __name__ == "__main__":
     cli_flags.define_settings()
     cli_flags.define_target()
+    flags.DEFINE_string("output", None, "JSON file that the figures of a file as target are added to.")
+    flags.DEFINE_string("save_adversarial", None, "Folder for all adversarial images, one .npz file per attack.")
     cli_flags.run(main)

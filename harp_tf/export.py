@@ -1,11 +1,19 @@
-"""python -m harp_tf.export --target=RUN_DIR|MODEL.keras: checked TFLite files of trained models."""
+"""python -m harp_tf.export --target=RUN_DIR|MODEL.keras: checked TFLite files of trained models, and phone kits."""
 
+import dataclasses
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
+import keras
+import numpy as np
+import tensorflow as tf
 from absl import flags
 
-from harp_tf import cli_flags, deploy, layers, models, pipeline
+from harp_tf import attacks, cli_flags, compaction, deploy, files, layers, models, pipeline
 from harp_tf.types import HarpError
+
+_BATCH = 256
 
 
 def main() -> None:
@@ -13,19 +21,120 @@ def main() -> None:
     target = Path(flags.FLAGS.target)
     config = cli_flags.settings_for_target("export")
     if target.is_dir():
-        if flags.FLAGS.output is not None or not flags.FLAGS.sparse:
-            raise HarpError("--output and --nosparse are for a .keras target; a run directory has its own file names.")
-        pipeline.Run(config).run()
+        _check_flags(
+            target, ("output", "sparse", "quantize"), "a .keras target; a run directory has its own file names"
+        )
+        run = pipeline.Run(config)
+        if flags.FLAGS.kit:
+            _write_kit(run)
+        else:
+            run.run()
+        if flags.FLAGS.bench:
+            _bench(run.dir, {str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*.tflite"))})
+        if flags.FLAGS.check_arm_sparse:
+            _check_arm_sparse({str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*sparse.tflite"))})
         return
+    _check_flags(target, ("kit", "forms"), "a run directory, whose data a phone kit is measured on")
     model = models.load(target)
     if layers.pruned_kernels(model):
         model = layers.strip(model)
     path = Path(flags.FLAGS.output or target.with_suffix(".tflite"))
-    print(pipeline.exported_line(deploy.export_tflite(model, path, sparse=flags.FLAGS.sparse)))
+    report = deploy.export_tflite(_compacted(model), path, sparse=flags.FLAGS.sparse, quantize=flags.FLAGS.quantize)
+    print(pipeline.exported_line(report))
+    if flags.FLAGS.bench:
+        _bench(path.parent, {"dense float32": deploy.to_tflite(model), path.name: path})
+    if flags.FLAGS.check_arm_sparse:
+        _check_arm_sparse({path.name: path})
+
+
+def _check_flags(target: Path, names: Iterable[str], wanted: str) -> None:
+    wrong = [f"--{name}" for name in names if flags.FLAGS[name].present]
+    if wrong:
+        raise HarpError(f"{', '.join(wrong)}: for {wanted}; received --target={target}.")
+
+
+def _compacted(model: keras.Model) -> keras.Model:
+    return compaction.compact(model) if flags.FLAGS.compact else model
+
+
+def _write_kit(run: pipeline.Run) -> None:
+    """RUN_DIR/kit: the pruned model in all forms, measured on natural and on adversarial test images."""
+    model = run.plain_models().get("pruned")
+    if model is None:
+        raise HarpError(f"A phone kit is made of a pruned model; {run.dir} holds no pruned.keras. Prune first.")
+    natural = _arrays(run.data.test.batches(_BATCH))
+    logits = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    limit = run.config.robust_limit or len(natural[0])
+    sets = {"natural": natural}
+    for name, attack in run.final_attacks.items():
+        craft = tf.function(lambda x, y, seed, attack=attack: attack(logits, x, y, seed), reduce_retracing=True)
+        adversarial = []
+        for start in range(0, limit, _BATCH):
+            part = slice(start, min(start + _BATCH, limit))
+            images, labels = natural[0][part], natural[1][part]
+            seeds = attacks.draws.per_example(run.config.seed, tf.range(start, start + len(images)))
+            adversarial.append(craft(images, labels, seeds).numpy())
+        sets[name] = (np.concatenate(adversarial), natural[1][:limit])
+    variants = deploy.write_kit(
+        _compacted(model),
+        run.dir / "kit",
+        run.data.class_names,
+        sets,
+        run.data.train.batches(_BATCH).map(lambda images, labels: images),
+        forms=flags.FLAGS.forms,
+        num_threads=os.cpu_count() or 1,
+        progress=print,
+    )
+    keras_accuracy = {
+        name: float(np.mean(model.predict(images, batch_size=_BATCH, verbose=0).argmax(-1) == labels))
+        for name, (images, labels) in sets.items()
+    }
+    for variant in variants:
+        for name, accuracy in variant.accuracy.items():
+            if keras_accuracy[name] - accuracy > 0.01:
+                print(
+                    f"warning: {variant.name} costs {100 * (keras_accuracy[name] - accuracy):.1f} points of {name} "
+                    f"accuracy ({100 * keras_accuracy[name]:.1f} % in Keras)."
+                )
+    print(f"\nPhone kit: {run.dir / 'kit'}")
+
+
+def _arrays(batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(images.numpy(), labels.numpy()) for images, labels in batches]
+    return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
+
+
+def _bench(folder: Path, sources: dict[str, Path | bytes]) -> None:
+    """Times the files one against another, prints the medians and writes latency.json."""
+    found = deploy.latency(sources)
+    width = max(len(row.name) for row in found)
+    print(f"\n{'file':{width}}  threads  median ms  (10 % to 90 %)")
+    for row in found:
+        print(f"{row.name:{width}}  {row.threads:7}  {row.median_ms:9.3f}  ({row.p10_ms:.3f} to {row.p90_ms:.3f})")
+    files.write_json(folder / "latency.json", {"rows": [dataclasses.asdict(row) for row in found]})
+
+
+def _check_arm_sparse(paths: dict[str, Path]) -> None:
+    """Prints for each file whether XNNPACK runs it sparse on ARM, and otherwise what is in the way."""
+    for name, path in paths.items():
+        found = deploy.arm_sparse_report(path)
+        print(f"\n{name}: on ARM, XNNPACK {'runs it dense, because' if found else 'skips its zeros'}")
+        for finding in found:
+            print(f"  {finding}")
 
 
 if __name__ == "__main__":
     cli_flags.define_target()
     flags.DEFINE_string("output", None, "The .tflite file to write for a .keras target; default: beside it.")
     flags.DEFINE_boolean("sparse", True, "Store kernels sparsely where that is smaller (for a .keras target).")
+    flags.DEFINE_enum("quantize", None, list(deploy.WEIGHT_TYPES), "Store kernels in fewer bits (for a .keras target).")
+    flags.DEFINE_boolean("compact", False, "Remove dead channels first; the logits stay the same.")
+    flags.DEFINE_boolean(
+        "kit", False, "Write RUN_DIR/kit, a phone kit of the pruned model, instead of the usual files."
+    )
+    flags.DEFINE_list("forms", list(deploy.FORMS), f"Forms in the phone kit: {', '.join(deploy.FORMS)}.")
+    flags.DEFINE_boolean("bench", False, "Time the .tflite files one against another, with 1 and 2 threads.")
+    flags.DEFINE_boolean(
+        "check_arm_sparse", False, "Tell whether sparse files run faster on ARM, and what prevents it."
+    )
     cli_flags.run(main)

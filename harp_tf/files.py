@@ -7,10 +7,12 @@ import os
 import tempfile
 import uuid
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from harp_tf.types import HarpError
 
@@ -51,6 +53,13 @@ def sizes(data: bytes) -> tuple[int, int]:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Writes JSON with two spaces of indentation, atomically; see `write_atomically`."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as an .npz file, atomically; see `write_atomically`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
 
 
 def save_keras(model: keras.Model, path: str | os.PathLike) -> None:

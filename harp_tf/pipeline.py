@@ -1,17 +1,30 @@
 """A run directory: from settings to a trained, pruned, exported and measured model."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
-from harp_tf import attacks, compression, data, deploy, files, layers, losses, models, report, strategies, training
+from harp_tf import (
+    attacks,
+    compaction,
+    compression,
+    data,
+    deploy,
+    layers,
+    losses,
+    measure,
+    models,
+    pruning,
+    report,
+    strategies,
+    training,
+)
 from harp_tf.config import RunConfig
 from harp_tf.files import save_keras, write_json
-from harp_tf.run_dir import TRAINING_STAGES, RunDirectory
+from harp_tf.measure import Measurement
+from harp_tf.run_dir import CHANNEL_PART, TRAINING_STAGES, RunDirectory
 from harp_tf.types import HarpError
 
 _RESULTS = ("dense", "pruned", "tflite", "tflite_sparse")
@@ -24,15 +37,17 @@ class Run:
     Args:
         config: the settings.
         say: receives lines of text for the user.
+        save_adversarial: folder for all adversarial images of the evaluation; None keeps none.
 
     Raises:
         HarpError: if a setting, the data or the model cannot be used. Nothing is trained before all of them were
             checked.
     """
 
-    def __init__(self, config: RunConfig, say: Callable[[str], None] = print):
+    def __init__(self, config: RunConfig, say: Callable[[str], None] = print, save_adversarial: Path | None = None):
         self.config = config
         self.say = say
+        self._save_adversarial = save_adversarial
         self.directory = RunDirectory(config)
         self.dir = self.directory.path
         if self.directory.trains():
@@ -53,14 +68,7 @@ class Run:
         self.attack = attacks.PGD(
             eps=config.eps, norm=config.norm, step_size=config.attack_step_size, steps=config.attack_steps
         )
-        self.final_attacks = {
-            f"pgd{config.eval_steps}": attacks.PGD(
-                eps=config.eps,
-                norm=config.norm,
-                step_size=config.eps / 10 if config.eval_step_size is None else config.eval_step_size,
-                steps=config.eval_steps,
-            )
-        }
+        self.final_attacks = measure.final_attacks(config, config.eps)
         self.network = self._starting_model() if self.directory.trains() else None
         self._check_network()
 
@@ -84,6 +92,7 @@ class Run:
         results = self.directory.read_json("results.json")
         if results:
             self.say("\n" + report.results_table(results))
+            self.say(report.warnings(results))
         report.write_plots(self.dir)
         self.say(f"\nReport: {report.write_report(self.dir)}")
         return results
@@ -125,23 +134,9 @@ class Run:
         for images, labels in self.data.train.training_batches(batch, seed=self.config.seed).take(1):
             training.check_batch(self.network, images.numpy(), labels.numpy())
         if "prune" in self.config.stages:
-            self._wrap(self.network, verbose=False)
+            pruning.check(self.network, self.config, self._strategy)
 
     # Training ----------------------------------------------------------------------------------------------------
-
-    def _wrap(self, model: keras.Model, verbose: bool = True) -> keras.Model:
-        c = self.config
-        return layers.prune(
-            model,
-            c.target_sparsity,
-            mode=c.mode,
-            strategy=self._strategy,
-            initial_rate=c.initial_rate,
-            skip=c.skip,
-            budget=c.budget,
-            floor_factor=c.floor_factor,
-            verbose=verbose,
-        )
 
     def _pretrain(self) -> None:
         self._train("pretrain", self.config.pretrain_epochs, self.config.pretrain_learning_rate)
@@ -150,22 +145,36 @@ class Run:
     def _prune(self) -> None:
         if not (self.dir / "dense.keras").exists():
             save_keras(self.network, self.dir / "dense.keras")
-        self.network = self._wrap(self.network)
+        weights = layers.prunable_weights(self.network, self.config.skip)
+        if self.config.channels_first:
+            self.network = pruning.wrap_channels(self.network, self.config)
+            self._learn_masks(CHANNEL_PART, "rates_channel.json", "uniform")
+            self.network = pruning.without_channels(self.network)
+        self.network = pruning.wrap(self.network, self.config, self._strategy, weights)
+        self._learn_masks("prune", "rates.json", self.config.strategy)
+        self._save_pruned()
+        save_keras(self.network, self.dir / "scored.keras")
+
+    def _learn_masks(self, stage: str, file: str, strategy: str) -> None:
         callbacks = [] if self.config.mode == "score" else [training.StepwiseRegularization(self.config.gamma)]
-        best = self._train("prune", self.config.prune_epochs, self.config.prune_learning_rate, callbacks)
+        best = self._train(stage, self.config.prune_epochs, self.config.prune_learning_rate, callbacks)
         if best.projected:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
-        self._write_rates(best.projected)
-        save_keras(layers.strip(self.network), self.dir / "pruned.keras")
-        save_keras(self.network, self.dir / "scored.keras")
+        write_json(self.dir / file, pruning.rates(self.network, strategy, best.projected))
+
+    def _save_pruned(self) -> None:
+        plain = layers.strip(self.network)
+        if self.config.channels_first:  # the weights that went have left more channels that do nothing
+            plain = compaction.compact(plain, verbose=False)
+        save_keras(plain, self.dir / "pruned.keras")
 
     def _finetune(self) -> None:
-        if not (self.dir / "rates.json").exists():
-            self._write_rates(projected=False)  # of a network that was pruned in another directory
+        if not (self.dir / "rates.json").exists():  # it was pruned in another directory
+            write_json(self.dir / "rates.json", pruning.rates(self.network, self.config.strategy, projected=False))
         layers.set_stage(self.network, "finetune")
         self._train("finetune", self.config.finetune_epochs, self.config.finetune_learning_rate)
-        save_keras(layers.strip(self.network), self.dir / "pruned.keras")
+        self._save_pruned()
 
     def _train(self, stage: str, epochs: int, learning_rate: float, callbacks=()) -> training.KeepBest:
         c = self.config
@@ -173,7 +182,7 @@ class Run:
         steps = split.steps_per_epoch(c.batch_size)
         # The schedule counts updates, and the loss free makes several of each batch.
         updates = steps * (c.replays if c.loss == "free" else 1)
-        seed = c.seed * len(TRAINING_STAGES) + TRAINING_STAGES.index(stage)
+        seed = c.seed * len(TRAINING_STAGES) + TRAINING_STAGES.index("prune" if stage == CHANNEL_PART else stage)
         trainer = training.AdversarialModel(
             self.network,
             losses.get(c.loss, beta=c.beta, batch_size=c.batch_size, replays=c.replays),
@@ -209,24 +218,6 @@ class Run:
             self.say(f"Kept epoch {best.best_epoch + 1} of {epochs}, the best on the validation split.")
         return best
 
-    def _write_rates(self, projected: bool) -> None:
-        table, spec = layers.rate_table(self.network), layers.pruning_spec(self.network)
-        total = sum(int(row["weights"]) for row in table.values())
-        write_json(
-            self.dir / "rates.json",
-            {
-                "target_sparsity": spec.target_sparsity,
-                "granularity": spec.granularity,
-                "mode": spec.mode,
-                "strategy": self.config.strategy,
-                "weights": total,
-                "kept": sum(row["kept"] for row in table.values()),
-                "budget": compression.weight_budget(total, spec.target_rate),
-                "projected": projected,
-                "layers": table,
-            },
-        )
-
     # Artefacts and figures ---------------------------------------------------------------------------------------
 
     def plain_models(self) -> dict[str, keras.Model]:
@@ -252,58 +243,30 @@ class Run:
             self.say(exported_line(deploy.export_tflite(model, path, sparse=name == "pruned", check_images=images)))
 
     def evaluate(self) -> None:
-        """Measures every model and file on the test split and writes results.json, keeping other attacks' figures."""
+        """Measures every model and file on the test split and writes results.json, losing no earlier figures."""
         results = self.directory.read_json("results.json")
         for key, figures in results.items():
             if not isinstance(figures.get("robust_accuracy"), dict):
                 raise HarpError(f"{self.dir / 'results.json'} lacks the robust_accuracy of {key}. Remove the file.")
-        for name, model in self.plain_models().items():
-            tflite = self.dir / TFLITE_FILES[name]
-            measured = self.measure(name, model, self.dir / f"{name}.keras", tflite if tflite.exists() else None)
-            for key, figures in measured.items():
-                earlier = results[key]["robust_accuracy"] if key in results else {}
-                results[key] = {**figures, "robust_accuracy": {**earlier, **figures["robust_accuracy"]}}
-        write_json(self.dir / "results.json", {key: results[key] for key in _RESULTS if key in results})
-
-    def measure(self, name: str, model: keras.Model, file: Path, tflite: Path | None = None) -> dict[str, dict]:
-        """Accuracies and sizes of a plain Keras model and of the TFLite file made of it.
-
-        Args:
-            name: what to call the model.
-            model: the model.
-            file: the .keras file it came from.
-            tflite: its TFLite file. It sees the adversarial images that were crafted on the Keras model.
-
-        Returns:
-            Results by name: `name`, and the name of the TFLite file's row.
-        """
-        logits = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-        predictors = {name: lambda x: logits(x).numpy()}
-        counts = layers.kernel_nonzeros(model).values()
-        sizes = {name: _sizes(file, sum(n for n, _ in counts), sum(k for _, k in counts))}
-        if tflite is not None:
-            key = TFLITE_KEYS[name]
-            predictors[key] = deploy.TFLiteClassifier(tflite, num_threads=os.cpu_count() or 1).logits
-            kernels = deploy.kernel_nonzeros(tflite)
-            sizes[key] = _sizes(tflite, sum(k.weights for k in kernels), sum(k.nonzero for k in kernels))
-        figures = attacks.evaluate(
-            logits,
-            self.data.test.batches(_EVALUATION_BATCH),
-            self.final_attacks,
-            predictors,
-            self.data.num_classes,
-            robust_limit=self.config.robust_limit,
-            seed=self.config.seed,
-            progress=self._progress(name),
+        measurement = Measurement(
+            self.config,
+            self.data,
+            earlier=results,
+            threat=self.directory.threat(),
+            say=self.say,
+            state=self.dir / "evaluation",
+            pictures=self.dir / "plots" / "adversarial_examples.png",
+            save=self._save_adversarial,
         )
-        return {key: {**figure, **sizes[key]} for key, figure in figures.items()}
-
-    def _progress(self, name: str) -> Callable[[int], None]:
-        total = self.data.test.num_examples
-        if not sys.stdout.isatty():
-            return lambda done: self.say(f"{name}: {done} of {total} test images") if done >= total else None
-        bar = keras.utils.Progbar(total, unit_name="image")
-        return lambda done: bar.update(done)
+        for name, model in self.plain_models().items():
+            file = self.dir / TFLITE_FILES[name]
+            tflite = (TFLITE_KEYS[name], file) if file.exists() else None
+            results |= measurement.of_keras(name, model, self.dir / f"{name}.keras", tflite)
+        for name, dense in (("pruned", "dense"), ("tflite_sparse", "tflite")):
+            if name in results and dense in results:  # channels that are gone count as removed weights
+                results[name]["sparsity"] = 1.0 - results[name]["nonzero"] / results[dense]["parameters"]
+        write_json(self.dir / "results.json", {key: results[key] for key in _RESULTS if key in results})
+        measurement.finish()
 
 
 TFLITE_FILES = {"dense": "model.tflite", "pruned": "model_sparse.tflite"}
@@ -316,14 +279,3 @@ def exported_line(written: deploy.ExportReport) -> str:
         f"{written.path}: {written.file_bytes:,} bytes, {written.nonzero:,} of {written.parameters:,} weights not 0, "
         f"logits within {written.max_logit_difference:.1e} of the Keras model"
     )
-
-
-def _sizes(file: Path, parameters: int, nonzero: int) -> dict:
-    file_bytes, gzip_bytes = files.sizes(file.read_bytes())
-    return {
-        "sparsity": 1.0 - nonzero / parameters if parameters else 0.0,
-        "nonzero": nonzero,
-        "parameters": parameters,
-        "file_bytes": file_bytes,
-        "gzip_bytes": gzip_bytes,
-    }

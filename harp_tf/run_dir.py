@@ -13,14 +13,17 @@ from harp_tf.types import HarpError
 _RECORDS = ("config.json", "metrics.jsonl", "report.html", "plots/*.png", "plots/*.svg")
 _MADE_BY = {
     "pretrain": ("dense.keras", "tensorboard/pretrain/*"),
-    "prune": ("scored.keras", "rates.json", "pruned.keras", "tensorboard/prune/*"),
+    "prune": ("scored.keras", "rates.json", "rates_channel.json", "pruned.keras", "tensorboard/prune*/*"),
     "finetune": ("tensorboard/finetune/*",),  # and pruned.keras anew
     "export": ("model.tflite", "model_sparse.tflite"),
-    "evaluate": ("results.json",),
+    "evaluate": ("results.json", "evaluation/*/*"),
 }
 """Everything a run writes into its directory, and all that --overwrite ever removes."""
 
 TRAINING_STAGES = ("pretrain", "prune", "finetune")
+CHANNEL_PART = "prune_channels"
+"""The first part of a prune stage that removes channels before weights, in metrics.jsonl."""
+
 _STARTS_FROM = {"prune": "dense.keras", "finetune": "scored.keras"}
 
 
@@ -51,6 +54,14 @@ class RunDirectory:
         if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
             raise HarpError(f"{path} is damaged: it is no JSON object of objects. Remove it and run the stage again.")
         return content
+
+    def threat(self) -> tuple[str, float]:
+        """Norm and radius that the run was made for, which --eps of a later evaluation does not change."""
+        try:
+            flags = json.loads((self.path / "config.json").read_text(encoding="utf-8"))["flags"]
+            return str(flags["norm"]), float(flags["eps"])
+        except (OSError, ValueError, KeyError, TypeError):  # of no run, or of one that recorded no such flags
+            return self.config.norm, self.config.eps
 
     def source(self) -> Path | None:
         """The file whose model the first stage starts from; None for the model that --model names."""
@@ -120,6 +131,7 @@ class RunDirectory:
         if metrics.exists():
             # Also drops the half line that a killed run may have left at the end.
             kept = TRAINING_STAGES[: TRAINING_STAGES.index(self.config.stages[0])]
+            kept += (CHANNEL_PART,) if "prune" in kept else ()
             lines = metrics.read_bytes().splitlines(keepends=True)
             write_atomically(metrics, b"".join(line for line in lines if _stage_of(line) in kept))
 

@@ -33,8 +33,11 @@ SMALL_RUN = """\
 """
 
 
+EXPORT_FLAGS = ("quantize", "compact", "kit", "forms", "bench", "check_arm_sparse")
+
+
 def _forget_flags():
-    for name in (*RunConfig.__dataclass_fields__, "target", "output", "sparse"):
+    for name in (*RunConfig.__dataclass_fields__, "target", "output", "sparse", "save_adversarial", *EXPORT_FLAGS):
         if name in flags.FLAGS:
             delattr(flags.FLAGS, name)
     flags.FLAGS.unparse_flags()

@@ -15,11 +15,13 @@ import update_build  # noqa: E402
 # From the ground up; a room imports from the levels below its own.
 LEVELS = [
     {"types"},
-    {"compression", "files"},
+    {"keras_backend"},
+    {"compression", "configured", "files"},
     {"layers", "strategies", "attacks", "losses", "models", "data"},
-    {"training", "baselines", "deploy", "report"},
+    {"training", "baselines", "compaction", "deploy", "report"},
     {"config"},
     {"run_dir"},
+    {"measure", "pruning"},
     {"cli_flags", "pipeline"},
     {"train", "evaluate", "export", "compare"},
     {"harp_tf"},  # the package's __init__.py: the public names

@@ -58,6 +58,7 @@ def test_flags_of_every_kind_are_read(parsed, tmp_path):
     flagfile = tmp_path / "a.flags"
     flagfile.write_text("# a comment\n--batch_size=3\n--eps=0.25\n\n--skip=conv1,logits\n")
     others = ["--loss=mart", "--download", "--stages=prune,export", "--eps=0.5", "--model=m.keras"]
+    others.append("--rate_bounds=conv1=0.1:,logits=1:1")
     parsed(f"--flagfile={flagfile}", *others)
     config = cli_flags.read_settings()
     expected = {
@@ -68,6 +69,7 @@ def test_flags_of_every_kind_are_read(parsed, tmp_path):
         "download": True,
         "stages": ("prune", "export"),
         "model": "m.keras",
+        "rate_bounds": ("conv1=0.1:", "logits=1:1"),
     }
     assert config == RunConfig(**expected)
     assert sorted(cli_flags.given_flags()) == sorted(expected)

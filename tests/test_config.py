@@ -27,6 +27,8 @@ LIMITS = {
     "attack_steps": (1, None),
     "attack_step_size": (0, None),
     "initial_rate": ("open", 1),
+    "channel_sparsity": ("open", 0.999),
+    "channel_multiple": (1, None),
     "floor_factor": (1e-6, 0.999),
     "gamma": ("open", None),
     "batch_size": (1, None),
@@ -180,9 +182,31 @@ def test_ranges_are_written_for_people():
 
 
 def test_as_dict_goes_through_json_and_back():
-    config = RunConfig(skip=("conv1", "logits"), stages=("prune",), train_limit=5, eps=4 / 255)
+    config = RunConfig(skip=("conv1", "logits"), rate_bounds=("a=0.1:",), stages=("prune",), train_limit=5, eps=4 / 255)
     values = json.loads(json.dumps(config.as_dict()))
     assert RunConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}) == config
+
+
+def test_channels_first():
+    config = RunConfig(granularity="channel,weight")
+    assert config.channels_first and config.pruning_spec().granularity == "weight"
+    assert not RunConfig(granularity="channel").channels_first
+    assert "granularity must be one of weight, channel, channel,weight, received" in refused(
+        granularity="weight,channel"
+    )
+    assert refused(granularity="channel,weight", budget="flops") == (
+        "budget must be weights with the granularity channel,weight, received 'flops': target_sparsity is about the "
+        "weights there, and channel_sparsity about the multiply-adds."
+    )
+
+
+def test_bounds_of_rates():
+    config = RunConfig(rate_bounds=("conv1=0.2:", "block/.*=:0.1", "logits=1:1"))
+    assert config.bounds_by_layer() == {"conv1": (0.2, None), "block/.*": (None, 0.1), "logits": (1.0, 1.0)}
+    with pytest.raises(HarpError, match="must be written layer=smallest:largest"):
+        RunConfig(rate_bounds=("conv1=0.2",))
+    with pytest.raises(HarpError, match="rate_bounds must name each layer once, received a=0.1:,a=:0.2"):
+        RunConfig(rate_bounds=("a=0.1:", "a=:0.2"))
 
 
 def test_settings_are_frozen_and_have_names():

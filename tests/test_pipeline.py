@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from keras import layers as keras_layers
 
-from harp_tf import data, deploy, layers, pipeline, report
+from harp_tf import data, deploy, layers, pipeline, pruning, report
+from harp_tf.attacks import State
 from harp_tf.config import RunConfig
 from harp_tf.files import save_keras
+from harp_tf.measure import Measurement
 from harp_tf.pipeline import Run
 from harp_tf.types import HarpError
 
@@ -140,7 +142,8 @@ def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines, capsy
     run.run()
     budget = math.floor((1 - sparsity) * WEIGHTS + 1e-9)
     rates = read(run.dir / "rates.json")
-    assert rates["budget"] == budget and rates["kept"] <= budget
+    assert rates["budget"] == budget and rates["kept"] == rates["cost_kept"] <= budget
+    assert (rates["budget_counts"], rates["cost"]) == ("weights", rates["weights"])
     kept = counts(rates)
     assert sum(kept.values()) == rates["kept"] and min(kept.values()) >= 1
     scored = keras.models.load_model(run.dir / "scored.keras")
@@ -369,16 +372,49 @@ def test_settings_of_the_attacks(tiny):
 def test_settings_of_the_data_and_the_pruning(tiny):
     run = tiny(train_limit=90, test_limit=30, validation_fraction=0.5, skip=("last",), budget="flops", initial_rate=0.3)
     assert (run.data.train.num_examples, run.data.validation.num_examples, run.data.test.num_examples) == (90, 90, 30)
-    wrapped = run._wrap(run.network, verbose=False)
+    wrapped = pruning.wrap(run.network, run.config, run._strategy, WEIGHTS, verbose=False)
     assert [kernel.path for kernel in layers.pruned_kernels(wrapped)] == ["first/kernel", "second/kernel"]
     assert layers.pruning_spec(wrapped).budget == "flops"
     assert all(row["rate"] == pytest.approx(0.3, rel=1e-4) for row in layers.rate_table(wrapped).values())
 
 
+def test_a_budget_in_multiply_adds_with_bounds(tiny):
+    """Rates that are far above the target at the end are projected, and the run directory says what was promised."""
+    run = tiny(
+        target_sparsity=0.9, budget="flops", rate_bounds=("last=0.5:", "first=:0.6"), gamma=1e-6, stages=("prune",)
+    )
+    run.run()
+    scored = keras.models.load_model(run.dir / "scored.keras")
+    costs = layers.layer_costs(keras.models.load_model(run.dir / "pruned.keras"))
+    rates = read(run.dir / "rates.json")
+    total = sum(cost.multiply_adds for cost in costs.values())
+    kept = sum(row["kept"] * costs[path].multiply_adds // costs[path].weights for path, row in rates["layers"].items())
+    assert (rates["budget_counts"], rates["cost"], rates["budget"]) == ("flops", total, total // 10)
+    assert rates["cost_kept"] == kept <= rates["budget"]
+    assert layers.budget_of(scored) == layers.Budget("flops", total, total // 10, kept)
+    assert rates["layers"]["last/kernel"]["rate"] >= 0.5 and rates["layers"]["first/kernel"]["rate"] <= 0.6
+
+
+def test_a_run_by_channels(tiny):
+    """The run directory names the channel spaces; what is stripped, exported and counted has the promised cost."""
+    run = tiny(target_sparsity=0.3, granularity="channel", channel_multiple=2, gamma=1e-6)
+    run.run()
+    rates = read(run.dir / "rates.json")
+    scored = keras.models.load_model(run.dir / "scored.keras")
+    assert rates["granularity"] == layers.pruning_spec(scored).granularity == "channel"
+    assert list(rates["layers"]) == [kernel.path for kernel in layers.pruned_kernels(scored)]
+    for path, row in rates["layers"].items():
+        assert path.endswith("/inputs") and 1 <= row["kept_channels"] <= row["channels"]
+    assert rates["cost_kept"] <= rates["budget"] == math.floor(0.7 * WEIGHTS)
+    left = sum(kept for _, kept in layers.kernel_nonzeros(keras.models.load_model(run.dir / "pruned.keras")).values())
+    assert left < rates["cost_kept"]  # what makes the removed channels is gone as well
+
+
 def test_every_setting_is_used():
     """A flag that nobody reads would be a promise that nobody keeps."""
     folder = pipeline.Path(pipeline.__file__).parent
-    sources = "".join((folder / name).read_text() for name in ("pipeline.py", "run_dir.py", "train.py", "config.py"))
+    files = ("pipeline.py", "pruning.py", "measure.py", "run_dir.py", "train.py", "config.py")
+    sources = "".join((folder / name).read_text() for name in files)
     for name in RunConfig.__dataclass_fields__:
         assert any(f"{owner}.{name}" in sources for owner in ("config", "c", "self")), name
 
@@ -496,10 +532,11 @@ def test_evaluate_adds_an_attack_and_loses_none(program, copy):
         assert new[key]["robust_accuracy"]["pgd3"] == old[key]["robust_accuracy"]["pgd3"]
         assert set(new[key]["robust_accuracy"]) == {"pgd2", "pgd3"}
         assert new[key]["n_robust"] == 40
-        same = set(old[key]) - {"robust_accuracy", "n_robust"}
+        same = set(old[key]) - {"robust_accuracy", "n_robust", "attacks"}
         assert {name: new[key][name] for name in same} == {name: old[key][name] for name in same}
     after = contents(copy)
-    assert {name for name in before if before[name] != after[name]} == {"results.json", "report.html"}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"results.json", "report.html", "plots/adversarial_examples.png"}
     assert "PGD-2" in ended.out and "PGD-3" in ended.out and "pruned (.tflite)" in ended.out
 
 
@@ -529,6 +566,103 @@ def test_evaluate_a_file(program, small_run, tmp_path, name):
     assert ("95." in ended.out) == (name != "dense")
 
 
+def test_an_evaluation_at_other_radii_leaves_the_figures_of_the_runs_own(program, copy):
+    old = read(copy / "results.json")
+    ended = program("evaluate", f"--target={copy}", "--eps_list=0.02,0.2", "--eps=0.3")
+    assert ended.status == 0, ended.err
+    new = read(copy / "results.json")
+    for key in old:
+        for name in ("robust_accuracy", "n_robust", "natural_accuracy"):
+            assert new[key][name] == old[key][name]
+        entries = new[key]["attacks"]["pgd3"]
+        assert [(e["eps"], e["n"]) for e in entries] == [(0.1, 100), (0.02, 100), (0.2, 100)]
+        curve = new[key]["security_curve"]["pgd3"]
+        assert curve["eps"] == [0.0, 0.02, 0.1, 0.2]
+        assert curve["robust_accuracy"][2] == old[key]["robust_accuracy"]["pgd3"]
+        assert curve["robust_accuracy"][0] == old[key]["natural_accuracy"]
+        assert curve["robust_accuracy"][1] >= curve["robust_accuracy"][3]
+    assert not (copy / "evaluation").exists()
+
+
+def test_attacks_by_name_join_the_results_and_every_image_is_kept_on_request(program, copy, tmp_path):
+    folder = tmp_path / "kept"
+    flags = ["--attacks=apgd-ce3+square10,fmn5", "--robust_limit=30", f"--save_adversarial={folder}"]
+    ended = program("evaluate", f"--target={copy}", *flags)
+    assert ended.status == 0, ended.err
+    for key, figures in read(copy / "results.json").items():
+        assert list(figures["robust_accuracy"]) == ["pgd3", "apgd_ce3+square10", "fmn5"]
+        (cascade,), (fmn,) = figures["attacks"]["apgd_ce3+square10"], figures["attacks"]["fmn5"]
+        assert list(cascade["stages"]) == ["apgd_ce3", "square10"]
+        assert cascade["stages"]["square10"] == cascade["robust_accuracy"] <= cascade["stages"]["apgd_ce3"]
+        assert cascade["n"] == fmn["n"] == 30 and cascade["ci95"][0] < cascade["robust_accuracy"] < cascade["ci95"][1]
+        assert "too_few_samples" in [check["check"] for check in cascade["checks"]]
+        assert ("curve" in fmn) == (key in ("dense", "pruned"))
+    names = {path.name for path in folder.iterdir()}
+    assert names == {f"{m}_{a}_linf_0.1.npz" for m in ("dense", "pruned") for a in ("apgd_ce3+square10", "fmn5")}
+    with np.load(folder / "pruned_apgd_ce3+square10_linf_0.1.npz", allow_pickle=False) as file:
+        assert file["images"].shape == file["adversarial"].shape == (30, 8, 8, 1)
+        assert 0 < np.abs(file["adversarial"] - file["images"]).max() <= 0.1 + 1e-6
+    assert "WARNING (too_few_samples)" in ended.out and "APGD-CE-3 + Square-10" in ended.out
+
+
+def test_an_evaluation_that_was_interrupted_goes_on(program, copy, monkeypatch):
+    flags = [f"--target={copy}", "--attacks=square20", "--robust_limit=40"]
+    monkeypatch.setattr("harp_tf.measure._BATCH", 16)
+    original, calls = State.save, []
+
+    def save(state, number, record):
+        original(state, number, record)
+        calls.append(number)
+        if len(calls) == 2:
+            raise HarpError("as if killed")
+
+    monkeypatch.setattr(State, "save", save)
+    before = read(copy / "results.json")
+    assert "as if killed" in program("evaluate", *flags).error
+    assert read(copy / "results.json") == before
+    ended = program("evaluate", *flags)
+    assert ended.status == 0 and "goes on after 2 batches" in ended.out
+    resumed = read(copy / "results.json")
+    assert calls[:3] == [0, 1, 2]
+    (copy / "results.json").write_text(json.dumps(before))
+    assert program("evaluate", *flags).status == 0
+    assert read(copy / "results.json") == resumed
+
+
+def test_a_tflite_file_is_attacked_without_gradients_and_by_its_twins_images(program, small_run, tmp_path):
+    data = ["--test_limit=60", "--eps=0.1", "--train_limit=256", "--seed=7"]
+    alone = shutil.copy(small_run[0] / "model.tflite", tmp_path / "alone.tflite")
+    ended = program("evaluate", f"--target={alone}", "--attacks=pgd3,square20", *data, f"--output={tmp_path}/f.json")
+    assert ended.status == 0, ended.err
+    assert "of pgd3, square20 only square20 can attack it" in ended.out
+    figures = read(tmp_path / "f.json")["alone"]
+    assert list(figures["robust_accuracy"]) == ["square20"]
+    assert figures["robust_accuracy"]["square20"] <= figures["natural_accuracy"]
+    assert "cannot attack it" in program("evaluate", f"--target={alone}", "--attacks=pgd3", *data).error
+    # Beside its Keras twin, and joined to what is there.
+    shutil.copy(small_run[0] / "dense.keras", tmp_path / "alone.keras")
+    ended = program("evaluate", f"--target={alone}", "--attacks=pgd3,square30", *data, f"--output={tmp_path}/f.json")
+    assert ended.status == 0, ended.err
+    both = read(tmp_path / "f.json")["alone"]
+    assert set(both["robust_accuracy"]) == {"pgd3", "square20", "square30"}
+    assert both["attacks"]["pgd3"][0]["crafted_on"] == "alone.keras"
+    assert "crafted_on" not in both["attacks"]["square30"][0]
+    assert both["robust_accuracy"]["square20"] == figures["robust_accuracy"]["square20"]
+
+
+def test_what_an_evaluation_cannot_use_is_refused(program, copy, tmp_path):
+    before = contents(copy)
+    assert "Unknown attack 'deepfool'" in program("evaluate", f"--target={copy}", "--attacks=deepfool").error
+    assert "eps_list must be radii" in program("evaluate", f"--target={copy}", "--eps_list=0.1,big").error
+    assert "eps_list must be at most 1" in program("evaluate", f"--target={copy}", "--eps_list=8").error
+    assert "results.json" in program("evaluate", f"--target={copy}", "--output=x.json").error
+    assert contents(copy) == before
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    line = program("evaluate", f"--target={copy / 'dense.keras'}", f"--output={tmp_path / 'other.json'}").error
+    assert "does not hold figures of earlier evaluations" in line
+    assert (tmp_path / "other.json").read_text() == '{"a": 1}'
+
+
 def test_evaluate_a_file_that_is_no_model_for_these_images(program, tmp_path):
     (tmp_path / "a.keras").write_bytes(b"no")
     assert "could not be read as a Keras 3 model" in program("evaluate", f"--target={tmp_path / 'a.keras'}").error
@@ -541,7 +675,7 @@ def test_evaluate_a_file_that_is_no_model_for_these_images(program, tmp_path):
     "content", ["{", "[]", "3", '{"dense": 1}', '{"dense": {}}', '{"dense": {"robust_accuracy": 1}}', "[" * 100_000]
 )
 def test_damaged_results_are_not_lost(program, copy, monkeypatch, content):
-    monkeypatch.setattr(Run, "measure", lambda *args: pytest.fail("found only after the evaluation"))
+    monkeypatch.setattr(Measurement, "of_keras", lambda *args: pytest.fail("found only after the evaluation"))
     (copy / "results.json").write_text(content)
     before = contents(copy)
     line = program("evaluate", f"--target={copy}").error

@@ -8,7 +8,13 @@ MODELS = {
     "tflite": "dense (.tflite)",
     "tflite_sparse": "pruned (.tflite)",
 }
-_ATTACKS = {"autoattack": "AutoAttack", "cw": "C&W", "cw_inf": "C&W-inf", "square": "Square"}
+_ATTACKS = {
+    "autoattack": "AutoAttack",
+    "autoattack_rand": "AutoAttack rand",
+    "cw": "C&W",
+    "cw_inf": "C&W-inf",
+    "square": "Square",
+}
 
 
 def model(name: str) -> str:
@@ -18,6 +24,11 @@ def model(name: str) -> str:
 
 def attack(name: str) -> str:
     """Names an attack as papers do: "pgd20" → "PGD-20", "apgd_ce" → "APGD-CE"."""
+    if "+" in name:
+        return " + ".join(map(attack, name.split("+")))
+    kind = name.rstrip("0123456789")
+    if kind != name and kind in _ATTACKS:
+        return f"{_ATTACKS[kind]}-{name.removeprefix(kind)}"
     return _ATTACKS.get(name, re.sub(r"(?<=[A-Z])(?=\d)", "-", name.upper().replace("_", "-")))
 
 

@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from harp_tf.report import labels, plots, table, theme
+from harp_tf.report import labels, plots, table, theme, warnings
 from harp_tf.report.run import Run, read_run
 
 CAPTIONS = {
     "results": "Accuracy on the test set, natural and under attack.",
     "sizes": "Size of the files, as they are and gzipped.",
+    "security_curve": "Robust accuracy over the radius of the attack; it must fall to 0, or the attack is too weak.",
     "accuracy": "Accuracy over the epochs of each stage; the model was chosen on the validation data.",
     "loss": "Training loss over the epochs of each stage. While pruning, it includes the size penalty.",
     "strategy_weights": "What the learned strategy keeps of each layer, from the first layer to the last.",
@@ -28,6 +29,7 @@ ARTEFACTS = {
     "model.tflite": "the dense model for the phone",
     "model_sparse.tflite": "the pruned model for the phone",
     "rates.json": "the strategy, to be fed back in",
+    "rates_channel.json": "the strategy of the channels, which were removed first",
     "metrics.jsonl": "every epoch's metrics",
     "results.json": "the numbers of this page",
 }
@@ -65,6 +67,7 @@ def _page(run: Run) -> str:
     title = escape(run.path.resolve().name)
     sections = [
         _section("Results", _results(run), _figures(drawn, "results", "sizes")),
+        _section("Attacks", _warnings(run), _stages(run), _figures(drawn, "security_curve")),
         _section("Training", _figures(drawn, "accuracy", "loss")),
         _section("Strategy", _strategy(run), _figures(drawn, "strategy_weights", "strategy_rates")),
         _section("Pruning", _figures(drawn, "compression", "layer_rates")),
@@ -126,6 +129,33 @@ def _results(run: Run) -> str:
     return f'<div class="pair">{tables}</div>' + (f"<p>{escape(note)}</p>" if note else "")
 
 
+def _warnings(run: Run) -> str:
+    if not any(result.get("attacks") for result in run.results.values()):
+        return ""
+    items = "".join(
+        f"<li><strong>{escape(check)}</strong> {escape(what)}. {_typeset(text)}</li>"
+        for what, check, text in warnings.found(run.results)
+    )
+    return f'<ul class="warnings">{items}</ul>' if items else "<p>The checks of the attacks found nothing.</p>"
+
+
+def _stages(run: Run) -> str:
+    """Accuracy after each part of a cascade, one table per attack that has parts."""
+    tables = ""
+    for attack in table.attacks(run.results):
+        entries = {model: r.get("attacks", {}).get(attack, [{}])[-1] for model, r in run.results.items()}
+        entries = {model: entry for model, entry in entries.items() if entry.get("stages")}
+        if entries:
+            parts = list(dict.fromkeys(part for entry in entries.values() for part in entry["stages"]))
+            radii = sorted({f"{entry['eps']:.3g}" for entry in entries.values()})
+            rows = [[f"{labels.attack(attack)}, eps {' and '.join(radii)}, after", *map(labels.attack, parts)]]
+            for model, entry in entries.items():
+                shares = [entry["stages"].get(part) for part in parts]
+                rows.append([labels.model(model), *("-" if s is None else labels.percent(s) for s in shares)])
+            tables += _table(rows)
+    return tables
+
+
 def _strategy(run: Run) -> str:
     rates = run.rates
     if not rates:
@@ -133,7 +163,13 @@ def _strategy(run: Run) -> str:
     weights, kept, budget = (rates.get(key) for key in ("weights", "kept", "budget"))
     text = []
     if None not in (weights, kept, budget):
-        text.append(f"{kept:,} of {weights:,} weights are kept; the budget is {budget:,}.")
+        text.append(f"{kept:,} of {weights:,} weights are kept")
+        if rates.get("budget_counts") == "flops":
+            text[0] += (
+                f", and {rates['cost_kept']:,} of {rates['cost']:,} multiply-adds; of these, at most {budget:,} may be."
+            )
+        else:
+            text[0] += f"; the budget is {budget:,}."
     if "target_sparsity" in rates:
         text.append(f"Target: {labels.sparsity(rates['target_sparsity'])} % sparsity.")
     if "strategy" in rates:
@@ -246,6 +282,9 @@ p { max-width: 75ch; color: var(--muted); text-wrap: pretty; }
 .cards li { display: flex; flex-direction: column; padding: 14px 16px; }
 .cards strong { font-size: 1.6rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .cards span, .cards em { color: var(--muted); font-size: 0.875rem; font-style: normal; }
+.warnings { margin: 0; padding: 0; list-style: none; display: grid; gap: 10px; }
+.warnings li { border-left: 3px solid var(--orange); padding: 2px 0 2px 12px; max-width: 90ch; color: var(--muted); }
+.warnings strong { color: var(--ink); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 16px;
   align-items: start; margin-top: 16px; }
 .pair > * { min-width: 0; }

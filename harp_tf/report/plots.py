@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from harp_tf.report import labels, table, theme
+from harp_tf.report import curves, labels, table, theme
 from harp_tf.report.run import Run, read_run
 
 SMALL = 8.5  # points
@@ -252,6 +252,7 @@ def _layer_rates(run: Run) -> Figure | None:
 FIGURES: dict[str, Callable[[Run], Figure | None]] = {
     "results": _results,
     "sizes": _sizes,
+    "security_curve": curves.security_curve,
     "accuracy": _accuracy,
     "loss": _loss,
     "strategy_weights": _strategy_weights,

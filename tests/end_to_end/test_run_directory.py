@@ -138,8 +138,19 @@ def test_results_have_their_schema(run_dir, results):
         assert set(figures) == {
             "natural_accuracy", "balanced_accuracy", "robust_accuracy", "n_test", "n_robust",
             "sparsity", "nonzero", "parameters", "file_bytes", "gzip_bytes",
+            "ci95", "per_class", "attacks", "security_curve",
         }  # fmt: skip
-        assert set(figures["robust_accuracy"]) == {"pgd3"}
+        assert set(figures["robust_accuracy"]) == set(figures["attacks"]) == {"pgd3"}
+        (entry,) = figures["attacks"]["pgd3"]
+        assert (entry["norm"], entry["eps"], entry["n"], entry["seed"]) == ("linf", 0.1, 100, 7)
+        assert entry["robust_accuracy"] == figures["robust_accuracy"]["pgd3"]
+        assert ("crafted_on" in entry) == (key not in ("dense", "pruned")) and isinstance(entry["checks"], list)
+        for low, share, high in (
+            (figures["ci95"][0], figures["natural_accuracy"], figures["ci95"][1]),
+            (entry["ci95"][0], entry["robust_accuracy"], entry["ci95"][1]),
+        ):
+            assert 0 <= low <= share <= high <= 1
+        assert len(figures["per_class"]) == len(entry["per_class"]) == 10
         for accuracy in (figures["natural_accuracy"], figures["balanced_accuracy"], figures["robust_accuracy"]["pgd3"]):
             assert 0 <= accuracy <= 1
         assert figures["robust_accuracy"]["pgd3"] <= figures["natural_accuracy"]

@@ -90,6 +90,17 @@ def test_the_page_tells_results_strategy_files_and_flags(run_dir):
     assert "Adversarial examples" not in words
 
 
+def test_a_budget_of_multiply_adds_is_not_told_in_weights(run_dir):
+    rates = json.loads((run_dir / "rates.json").read_text())
+    rates |= {"budget_counts": "flops", "budget": 1000, "cost_kept": 998, "cost": 20_000}
+    (run_dir / "rates.json").write_text(json.dumps(rates))
+    _, page = read(run_dir)
+    assert (
+        "560 of 19,856 weights are kept, and 998 of 20,000 multiply-adds; of these, at most 1,000 may be."
+        in " ".join(page.words)
+    )
+
+
 def test_light_and_dark_come_from_one_drawing(run_dir):
     text, _ = read(run_dir)
     assert "prefers-color-scheme: dark" in text

@@ -1,0 +1,262 @@
+"""Measures models and files: accuracy on the test split, clean and under attack at one radius or several, and size."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harp_tf import attacks, data, deploy, files, layers, report
+from harp_tf.config import RunConfig
+from harp_tf.types import HarpError
+
+_BATCH = 256
+
+Figures = dict[str, dict]
+"""Figures by the name of a model or file, see `attacks.merge`."""
+
+
+class Measurement:
+    """Measures models on one test split with the attacks of one run.
+
+    Args:
+        config: the settings; norm, eps, attacks, eps_list, eval_steps, eval_step_size, robust_limit and seed count.
+        splits: the data.
+        earlier: figures that the new ones join.
+        threat: norm and radius whose figures are the headline; default: those of `config`.
+        say: receives lines of text for the user.
+        state: folder for what must outlive an interruption; None keeps nothing.
+        pictures: .png file to draw adversarial examples into; None draws none.
+        save: folder for all adversarial images, as .npz files; None keeps none.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        splits: data.DataSplits,
+        *,
+        earlier: Figures | None = None,
+        threat: tuple[str, float] | None = None,
+        say: Callable[[str], None] = print,
+        state: Path | None = None,
+        pictures: Path | None = None,
+        save: Path | None = None,
+    ):
+        self.config, self.data, self.say = config, splits, say
+        self._earlier = earlier or {}
+        self._threat = (config.norm, config.eps) if threat is None else threat
+        self._state, self._pictures, self._save = state, pictures, save
+        self._states: list[attacks.State] = []
+
+    def of_keras(self, name: str, model: keras.Model, file: Path, tflite: tuple[str, Path] | None = None) -> Figures:
+        """Measures a plain Keras model, and the TFLite file made of it on the images crafted for the model.
+
+        Args:
+            name: what to call the model.
+            model: the model.
+            file: the .keras file it came from.
+            tflite: what to call the TFLite file, and its path.
+
+        Returns:
+            Their figures.
+        """
+        predict = _predict(model)
+        counts = layers.kernel_nonzeros(model).values()
+        predictors = {name: predict}
+        sizes = {name: _sizes(file, sum(n for n, _ in counts), sum(k for _, k in counts))}
+        if tflite is not None:
+            key, path = tflite
+            predictors[key], sizes[key] = _open_tflite(path)
+        sources = [file] if tflite is None else [file, tflite[1]]
+        return self._measure(_logits(model), predictors, sizes, sources, lambda eps: final_attacks(self.config, eps))
+
+    def of_tflite(self, name: str, file: Path, twin: tuple[str, keras.Model, Path] | None) -> Figures:
+        """Measures a TFLite file: on its own with attacks that see no gradient, and as crafted on its Keras twin.
+
+        Args:
+            name: what to call the file.
+            file: the .tflite file.
+            twin: name, model and file of the Keras model that it was made of; None if there is none.
+
+        Returns:
+            The figures of the file.
+
+        Raises:
+            HarpError: no attack is left that can be run without a twin.
+        """
+        predict, sizes = _open_tflite(file)
+        chosen = final_attacks(self.config, self.config.eps)
+        direct = attacks.black_box_parts(chosen)
+        if twin is None and not direct:
+            raise HarpError(
+                f"A .tflite file has no gradients, so {', '.join(chosen)} cannot attack it. Add square to --attacks, "
+                f"or put the Keras model that the file was made of beside it, as {file.with_suffix('.keras')}."
+            )
+        if twin is not None:
+            key, model, path = twin
+            self.say(f"Gradient attacks are crafted on {path} and shown to {file}; square attacks the file itself.")
+            shown = {key: _predict(model), name: predict}
+            self._earlier |= self._measure(
+                _logits(model),
+                shown,
+                {name: sizes},
+                [path, file],
+                lambda eps: {n: a for n, a in final_attacks(self.config, eps).items() if n not in direct},
+            )
+        elif set(chosen) - set(direct):
+            self.say(f"{file} has no gradients; of {', '.join(chosen)} only {', '.join(direct)} can attack it.")
+        if direct:
+
+            def logits(images: tf.Tensor) -> tf.Tensor:
+                answers = tf.numpy_function(predict, [images], tf.float32)
+                return tf.ensure_shape(answers, [None, self.data.num_classes])
+
+            self._earlier |= self._measure(
+                logits,
+                {name: predict},
+                {name: sizes},
+                [file],
+                lambda eps: attacks.black_box_parts(final_attacks(self.config, eps)),
+                black_box=True,
+            )
+        return {name: self._earlier[name]}
+
+    def finish(self) -> None:
+        """Removes what was kept against interruptions: the figures are where they belong."""
+        for state in self._states:
+            state.clear()
+        if self._state is not None:
+            with contextlib.suppress(OSError):  # of another evaluation that was interrupted
+                self._state.rmdir()
+
+    def _measure(
+        self,
+        logits: attacks.Logits,
+        predictors: Mapping[str, attacks.Predict],
+        sizes: Mapping[str, dict],
+        sources: Sequence[Path],
+        attacks_at: Callable[[float], dict[str, attacks.Attack]],
+        black_box: bool = False,
+    ) -> Figures:
+        """Figures of those predictors whose sizes are given; the first predictor is `logits`."""
+        c = self.config
+        found = {name: self._earlier.get(name, {}) for name in sizes}
+        findings = None
+        if black_box:
+            images = next(iter(self.data.test.batches(_BATCH)))[0].numpy()
+            findings = attacks.checks.without_gradient(logits, images)
+        for place, eps in enumerate(radii(c)):
+            chosen = attacks_at(eps)
+            if place:  # what looks for the nearest images has given its whole curve at the first radius
+                chosen = {
+                    name: attack for name, attack in chosen.items() if not isinstance(attack, attacks.MinimumNorm)
+                }
+            if not chosen:
+                continue
+            model = next(iter(predictors))
+            title = model if len(radii(c)) == 1 else f"{model}, eps {eps:.3g}"
+            shown = report.Progress(title, self.data.test.num_examples, self.say)
+            evaluation = attacks.evaluate(
+                logits,
+                self.data.test.batches(_BATCH),
+                chosen,
+                predictors,
+                self.data.num_classes,
+                robust_limit=c.robust_limit,
+                seed=c.seed,
+                progress=_shower(shown),
+                state=self._open_state(title, chosen, predictors, sources),
+                findings=findings,
+                keep_all=self._save is not None,
+            )
+            findings = evaluation.findings
+            self._show_examples(model, eps, evaluation.examples, place == 0)
+            for name in found:
+                figures = {**evaluation.figures[name], **sizes[name]}
+                found[name] = attacks.merge(found[name], figures, *self._threat)
+        return found
+
+    def _open_state(
+        self, title: str, chosen: Mapping[str, attacks.Attack], predictors: Mapping, sources: Sequence[Path]
+    ) -> attacks.State | None:
+        if self._state is None:
+            return None
+        c = self.config
+        identity = {
+            "models": {
+                str(name): hashlib.sha256(path.read_bytes()).hexdigest() for name, path in zip(predictors, sources)
+            },
+            "attacks": {name: attack.as_dict() for name, attack in chosen.items()},
+            "data": [c.dataset, c.test_limit, self.data.test.num_examples],
+            "robust_limit": c.robust_limit,
+            "seed": c.seed,
+            "keep_all": self._save is not None,
+        }
+        digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+        state = attacks.State(self._state / digest, identity)
+        self._states.append(state)
+        if state.finished:
+            self.say(f"{title}: goes on after {state.finished} batches that an interrupted evaluation has finished.")
+        return state
+
+    def _show_examples(self, model: str, eps: float, examples: Mapping[str, dict[str, np.ndarray]], draw: bool) -> None:
+        for number, (attack, kept) in enumerate(examples.items()):
+            if self._save is not None:
+                self._save.mkdir(parents=True, exist_ok=True)
+                path = self._save / f"{model}_{attack}_{self.config.norm}_{eps:.6g}.npz"
+                files.write_npz(path, kept)
+                self.say(f"{path}: {len(kept['labels'])} adversarial examples")
+            if self._pictures is not None and draw and number == 0:
+                self._pictures.parent.mkdir(exist_ok=True)
+                report.write_examples(
+                    self._pictures, **kept, class_names=self.data.class_names, title=f"{attack} on {model}"
+                )
+
+
+def radii(config: RunConfig) -> list[float]:
+    """The radii of an evaluation: those of eps_list, the run's own first if it is among them; or only that."""
+    found = [float(eps) for eps in config.eps_list] or [config.eps]
+    return sorted(dict.fromkeys(found), key=lambda eps: eps != config.eps)
+
+
+def final_attacks(config: RunConfig, eps: float) -> dict[str, attacks.Attack]:
+    """The attacks of an evaluation at a radius, by name."""
+    step_size = config.eval_step_size
+    if step_size is not None and config.eps:
+        step_size *= eps / config.eps
+    names = config.attacks or (f"pgd{config.eval_steps}",)
+    return attacks.get_all(names, eps=eps, norm=config.norm, step_size=step_size)
+
+
+def _shower(shown: report.Progress) -> Callable[[attacks.Progress], None]:
+    return lambda progress: shown.show(progress.done, progress.work, progress.robust)
+
+
+def _logits(model: keras.Model) -> attacks.Logits:
+    return lambda images: model(images, training=False)
+
+
+def _predict(model: keras.Model) -> attacks.Predict:
+    graph = tf.function(_logits(model), reduce_retracing=True)
+    return lambda images: graph(tf.constant(images)).numpy()
+
+
+def _open_tflite(path: Path) -> tuple[attacks.Predict, dict]:
+    kernels = deploy.kernel_nonzeros(path)
+    sizes = _sizes(path, sum(k.weights for k in kernels), sum(k.nonzero for k in kernels))
+    return deploy.TFLiteClassifier(path, num_threads=os.cpu_count() or 1).logits, sizes
+
+
+def _sizes(file: Path, parameters: int, nonzero: int) -> dict:
+    file_bytes, gzip_bytes = files.sizes(file.read_bytes())
+    return {
+        "sparsity": 1.0 - nonzero / parameters if parameters else 0.0,
+        "nonzero": nonzero,
+        "parameters": parameters,
+        "file_bytes": file_bytes,
+        "gzip_bytes": gzip_bytes,
+    }

@@ -1,0 +1,72 @@
+"""python -m harp_tf.export on a finished run: phone kit, compact and quantised files, latency."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from harp_tf import deploy
+
+TFLITE = ["float32", "int8"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(small_run, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("export") / "run"
+    shutil.copytree(small_run[0], copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["flags"]["run_dir"] = str(copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def test_a_phone_kit_of_the_compacted_model_with_latencies(run_dir, program):
+    before = {path.name for path in run_dir.iterdir()}
+    ended = program("export", f"--target={run_dir}", "--kit", "--compact", f"--forms={','.join(TFLITE)}", "--bench")
+    assert ended.status == 0, ended.err
+    assert {path.name for path in run_dir.iterdir()} - before == {"kit", "latency.json"}
+    spec = json.loads((run_dir / "kit" / "spec.json").read_text())
+    assert list(spec["models"]) == TFLITE and spec["output"]["labels"] == [str(digit) for digit in range(10)]
+    results = json.loads((run_dir / "results.json").read_text())["pruned"]
+    accuracy = spec["models"]["float32"]["accuracy"]
+    assert accuracy["natural"] == pytest.approx(results["natural_accuracy"], abs=1e-6)
+    assert accuracy["pgd3"] == pytest.approx(results["robust_accuracy"]["pgd3"], abs=0.02)
+    dense = deploy.kernel_nonzeros(run_dir / "model.tflite")
+    assert spec["models"]["float32"]["parameters"] < sum(kernel.weights for kernel in dense)
+    rows = json.loads((run_dir / "latency.json").read_text())["rows"]
+    names = {"kit/float32.tflite", "kit/int8.tflite", "model.tflite", "model_sparse.tflite"}
+    assert {(row["name"], row["threads"]) for row in rows} == {(name, threads) for name in names for threads in (1, 2)}
+    assert all(row["median_ms"] > 0 for row in rows)
+    assert "threads  median ms" in ended.out
+
+
+def test_one_keras_file_compacted_and_in_float16(run_dir, program, tmp_path):
+    sizes = {}
+    for name, options in {"plain": [], "small": ["--compact", "--quantize=float16"]}.items():
+        path = tmp_path / f"{name}.tflite"
+        ended = program("export", f"--target={run_dir / 'pruned.keras'}", f"--output={path}", *options)
+        assert ended.status == 0, ended.err
+        sizes[name] = path.stat().st_size
+    assert sizes["small"] < sizes["plain"]
+
+
+@pytest.mark.parametrize(
+    ("file", "option", "message"),
+    [
+        ("", "--quantize=float16", "--quantize: for a .keras target; a run directory has its own file names; received"),
+        ("pruned.keras", "--kit", "--kit: for a run directory, whose data a phone kit is measured on; received"),
+        ("", "--forms=int4", "Forms are float32, .*, to be measured on at least one set of images; received 'int4'"),
+    ],
+)
+def test_flags_that_do_not_fit_the_target(run_dir, program, file, option, message):
+    kit = ["--kit"] if "forms" in option else []
+    ended = program("export", f"--target={run_dir / file}", option, *kit)
+    assert re.search(message, ended.error)
+
+
+def test_a_run_without_a_pruned_model_has_no_kit(run_dir, program, tmp_path):
+    copy = tmp_path / "dense"
+    shutil.copytree(run_dir, copy)
+    (copy / "pruned.keras").unlink()
+    assert "A phone kit is made of a pruned model" in program("export", f"--target={copy}", "--kit").error

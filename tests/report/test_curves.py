@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+
+from harp_tf.report import plots, write_report
+from harp_tf.report.run import read_run
+
+CURVE = {"norm": "linf", "eps": [0.0, 0.1, 0.2], "robust_accuracy": [0.97, 0.9, 0.4]}
+
+
+def with_curves(run_dir, **curves):
+    results = json.loads((run_dir / "results.json").read_text())
+    for model, found in curves.items():
+        results[model]["security_curve"] = found
+    (run_dir / "results.json").write_text(json.dumps(results))
+    return read_run(run_dir)
+
+
+def test_one_line_per_model_and_attack_with_the_measured_points(run_dir):
+    run = with_curves(
+        run_dir, dense={"pgd20": CURVE}, pruned={"pgd20": CURVE, "square": CURVE}, tflite={"pgd20": CURVE}
+    )
+    (axes,) = plots.figures(run)["security_curve"].axes
+    *lines, own = axes.lines  # the file has no line beside the model that it was made from
+    assert [line.get_label() for line in lines] == [
+        "dense (Keras), PGD-20",
+        "pruned (Keras), PGD-20",
+        "pruned (Keras), Square",
+    ]
+    for line in lines:
+        np.testing.assert_allclose(line.get_xydata(), np.array([[0, 97], [0.1, 90], [0.2, 40]]))
+    assert lines[1].get_color() == lines[2].get_color() != lines[0].get_color()
+    assert lines[1].get_linestyle() != lines[2].get_linestyle()
+    assert set(own.get_xdata()) == {0.1}  # the run's own radius
+
+
+def test_a_file_on_its_own_has_its_line(run_dir):
+    (axes,) = plots.figures(with_curves(run_dir, tflite={"square": CURVE}))["security_curve"].axes
+    assert axes.lines[0].get_label() == "dense (.tflite), Square"
+
+
+def test_no_curve_no_picture(run_dir):
+    assert "security_curve" not in plots.figures(read_run(run_dir))
+
+
+def test_the_page_has_curve_stages_and_warnings(run_dir):
+    with_curves(run_dir, pruned={"pgd20": CURVE})
+    results = json.loads((run_dir / "results.json").read_text())
+    entry = {
+        "eps": 0.1,
+        "stages": {"apgd_ce": 0.7, "square": 0.65},
+        "checks": [{"check": "few<", "warning": "Too few."}],
+    }
+    results["pruned"]["robust_accuracy"]["autoattack"] = 0.65
+    results["pruned"]["attacks"] = {"autoattack": [entry]}
+    (run_dir / "results.json").write_text(json.dumps(results))
+    page = write_report(run_dir).read_text()
+    assert "<strong>few&lt;</strong> pruned (Keras): AutoAttack. Too few." in page
+    assert "AutoAttack, eps 0.1, after" in page and "<td>70.0</td><td>65.0</td>" in page
+    assert "security_curve" in page
+    results["pruned"]["attacks"] = {"autoattack": [{**entry, "checks": []}]}
+    (run_dir / "results.json").write_text(json.dumps(results))
+    assert "The checks of the attacks found nothing." in write_report(run_dir).read_text()
