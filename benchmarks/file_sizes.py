@@ -1,6 +1,6 @@
 """Sizes of the .tflite files of vgg16_bn for CIFAR-10 at 99 %, in every form, as the converter makes it and compacted.
 
-Command: python -m benchmarks.file_sizes [--epochs=2] [--steps=8]
+Command: python -m benchmarks.file_sizes [--epochs=2] [--steps=8] [--forms float32 float32_sparse ...]
 The masks are learned by HARP in a short run on random images and labels: sizes depend on how many weights each layer
 keeps, not on what the network has learned. Writes benchmarks/results/file_sizes/vgg16_bn.json.
 """
@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--forms", nargs="+", default=list(deploy.FORMS), choices=list(deploy.FORMS))
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
@@ -48,7 +49,12 @@ def main() -> None:
         for name, model in {"stripped": stripped, "compact": harp_tf.compact(stripped)}.items():
             (Path(folder) / name).mkdir()
             variants = deploy.export_variants(
-                model, Path(folder) / name, {"random": (images, labels)}, images, progress=print
+                model,
+                Path(folder) / name,
+                {"random": (images[:BATCH], labels[:BATCH])},
+                images,
+                names=arguments.forms,
+                progress=print,
             )
             found[name] = {
                 v.name: {
