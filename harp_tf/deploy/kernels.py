@@ -98,7 +98,7 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
         several; constants of the file that belong to no kernel have none.
 
     Raises:
-        HarpError: If the file holds no tensor for some kernel; names the kernel.
+        HarpError: If the file holds no tensor for some kernel that is not all zero; names the kernel.
     """
     kernels = model_kernels(model)
     by_size = collections.defaultdict(list)
@@ -125,7 +125,8 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
             kernel = kernels[best]
             matches.append(KernelMatch(kernel, weight.index, values.reshape(kernel.weights.shape)))
     for kernel, count in zip(kernels, uses, strict=True):
-        if count == 0:
+        # What nothing passes through is a constant to the converter, which may compute it and drop the kernel.
+        if count == 0 and np.any(kernel.weights):
             raise HarpError(_missing(kernel, [(values, names) for _, values, names in found]))
     return matches
 

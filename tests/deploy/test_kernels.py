@@ -58,3 +58,13 @@ def test_scaled_copies(factor_shape):
     changed = copy.copy()
     changed[np.unravel_index(np.argmax(np.abs(copy)), copy.shape)] *= 1.01
     assert not is_scaled_copy(changed, kernel)
+
+
+def test_a_kernel_without_any_weight_may_be_gone_from_the_file():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(1, 3, name="dead"), layers.Flatten(), layers.Dense(4, name="logits")]
+    )
+    model.get_layer("dead").kernel.assign(np.zeros((3, 3, 3, 1), np.float32))
+    model.get_layer("dead").bias.assign([0.5])
+    file = read_model(to_tflite(model))
+    assert "logits/kernel" in {match.kernel.path for match in match_kernels(file, model)}
