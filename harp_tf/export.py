@@ -63,18 +63,15 @@ def _write_kit(run: pipeline.Run) -> None:
     if model is None:
         raise HarpError(f"A phone kit is made of a pruned model; {run.dir} holds no pruned.keras. Prune first.")
     natural = _arrays(run.data.test.batches(_BATCH))
+    images, labels = (array[: run.config.robust_limit] for array in natural)
     logits = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-    limit = run.config.robust_limit or len(natural[0])
+    everyone = {"pruned": np.ones(len(labels), bool)}  # attacked, though the model may err on the clean image already
     sets = {"natural": natural}
     for name, attack in run.final_attacks.items():
-        craft = tf.function(lambda x, y, seed, attack=attack: attack(logits, x, y, seed), reduce_retracing=True)
-        adversarial = []
-        for start in range(0, limit, _BATCH):
-            part = slice(start, min(start + _BATCH, limit))
-            images, labels = natural[0][part], natural[1][part]
-            seeds = attacks.draws.per_example(run.config.seed, tf.range(start, start + len(images)))
-            adversarial.append(craft(images, labels, seeds).numpy())
-        sets[name] = (np.concatenate(adversarial), natural[1][:limit])
+        engine = attacks.Engine(attack, logits, images.shape[1:], run.data.num_classes, chunk=_BATCH)
+        predictors = {"pruned": lambda x: logits(x).numpy()}
+        outcome = engine.run(images, labels, np.arange(len(labels)), predictors, everyone, seed=run.config.seed)
+        sets[name] = (outcome.adversarial, labels)
     variants = deploy.write_kit(
         _compacted(model),
         run.dir / "kit",

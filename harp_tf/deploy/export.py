@@ -17,7 +17,7 @@ from harp_tf.deploy.verify import verify
 from harp_tf.files import write_atomically
 from harp_tf.types import HarpError, require_choice
 
-QUANTIZATIONS = ("float16", "int8_weights", "int8")
+QUANTIZATIONS = (*WEIGHT_TYPES, "int8")
 
 _CALIBRATION_IMAGES = 256
 _CHECK_IMAGES = 8
@@ -89,14 +89,35 @@ def export_tflite(
             f"quantize='int8' needs calibration images, other kinds need none; received quantize={quantize!r} "
             f"{'with' if calibration is not None else 'without'} calibration. Pass training images, calibration=train."
         )
-    data = to_tflite(model, None if calibration is None else _images(calibration))
-    if quantize in WEIGHT_TYPES:
-        data = quantize_weights(data, quantize)
-    if sparse:
-        data = prevent_partial_sparse(sparsify(data))
     if check_images is None:
         shape = [_CHECK_SIZE if size is None else size for size in model.inputs[0].shape[1:]]
         check_images = np.random.default_rng(0).random((_CHECK_IMAGES, *shape), np.float32)
+    converted = to_tflite(model, None if calibration is None else calibration_images(calibration))
+    return write_stored(converted, model, path, sparse, quantize, check_images)
+
+
+def write_stored(
+    converted: bytes, model: keras.Model, path: Path, sparse: bool, quantize: str | None, check_images: np.ndarray
+) -> ExportReport:
+    """Gives a converted model its form, checks it and writes it; arguments and result as in `export_tflite`.
+
+    Args:
+        converted: the dense file made by `to_tflite`, with calibration images if `quantize` is "int8".
+        model: the Keras model that it was made from.
+        path: where to write.
+        sparse: whether to store kernels sparsely where that is smaller.
+        quantize: the numbers that the kernels are stored in.
+        check_images: on which file and model must agree.
+
+    Returns:
+        Sizes and counts of the written file.
+
+    Raises:
+        HarpError: If the file does not pass, or it cannot be written.
+    """
+    data = quantize_weights(converted, quantize) if quantize in WEIGHT_TYPES else converted
+    if sparse:
+        data = prevent_partial_sparse(sparsify(data))
     verification = verify(data, model, check_images, quantize=quantize)
     write_atomically(path, data)
     file_bytes, gzip_bytes = file_sizes(data)
@@ -112,8 +133,8 @@ def export_tflite(
     )
 
 
-def _images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
-    """The first images of an array or of a dataset of batches."""
+def calibration_images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
+    """The first 256 images of an array, or of a dataset of batches of images or of (images, labels)."""
     if not isinstance(calibration, tf.data.Dataset):
         return np.asarray(calibration, np.float32)[:_CALIBRATION_IMAGES]
     batches: list[np.ndarray] = []

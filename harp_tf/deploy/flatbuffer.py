@@ -148,20 +148,35 @@ def weight_tensors(model: schema.ModelT) -> list[WeightTensor]:
         The constant kernels of the main graph in execution order.
     """
     graph = model.subgraphs[0]
-    codes = [_builtin_code(code) for code in model.operatorCodes]
-    unpacked = {}
+    unpacked = unpacked_constants(model)
     users: dict[int, list[schema.OperatorT]] = {}
     for operator in graph.operators:
-        code = codes[operator.opcodeIndex]
-        if code in _UNPACKING:
-            unpacked[int(operator.outputs[0])] = int(operator.inputs[0])
-        elif code in _WEIGHT_OPERATORS:
+        if _builtin_code(model.operatorCodes[operator.opcodeIndex]) in _WEIGHT_OPERATORS:
             index = int(operator.inputs[_WEIGHT_SLOT])
             while index in unpacked:
                 index = unpacked[index]
             if model.buffers[graph.tensors[index].buffer].data is not None:
                 users.setdefault(index, []).append(operator)
     return [WeightTensor(index, tuple(operators)) for index, operators in users.items()]
+
+
+def unpacked_constants(model: schema.ModelT) -> dict[int, int]:
+    """The tensors that DENSIFY and DEQUANTIZE restore from constants before the network runs.
+
+    Args:
+        model: A file unpacked by `read_model`.
+
+    Returns:
+        Index of each restored tensor -> index of the tensor it is restored from, in execution order.
+    """
+    graph = model.subgraphs[0]
+    restored: dict[int, int] = {}
+    for operator in graph.operators:
+        if _builtin_code(model.operatorCodes[operator.opcodeIndex]) in _UNPACKING:
+            source = int(operator.inputs[0])
+            if source in restored or model.buffers[graph.tensors[source].buffer].data is not None:
+                restored[int(operator.outputs[0])] = source
+    return restored
 
 
 def kernel_readers(model: schema.ModelT, weight: WeightTensor) -> list[schema.OperatorT]:

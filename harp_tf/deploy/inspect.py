@@ -9,10 +9,10 @@ from harp_tf.deploy.encoding import decode
 from harp_tf.deploy.flatbuffer import (
     STORED_TYPES,
     Source,
-    operator_name,
     read_bytes,
     read_model,
     tensor_name,
+    unpacked_constants,
     weight_tensors,
 )
 from harp_tf.files import sizes
@@ -100,17 +100,10 @@ def memory_bytes(source: Source) -> int:
     Raises:
         HarpError: If the file cannot be read or is not a TFLite file.
     """
-    model = read_model(source)
-    graph = model.subgraphs[0]
-    constants = {index for index, tensor in enumerate(graph.tensors) if model.buffers[tensor.buffer].data is not None}
-    total = len(read_bytes(source))
-    for operator in graph.operators:
-        if operator_name(model, operator) in ("DENSIFY", "DEQUANTIZE") and int(operator.inputs[0]) in constants:
-            output = int(operator.outputs[0])
-            constants.add(output)
-            tensor = graph.tensors[output]
-            total += int(np.prod(tensor.shape)) * STORED_TYPES[tensor.type].itemsize
-    return total
+    data = read_bytes(source)
+    model = read_model(data)
+    restored = [model.subgraphs[0].tensors[index] for index in unpacked_constants(model)]
+    return len(data) + sum(int(np.prod(t.shape)) * STORED_TYPES[t.type].itemsize for t in restored)
 
 
 def read_kernel(model: schema.ModelT, index: int) -> np.ndarray:

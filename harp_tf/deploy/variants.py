@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harp_tf.deploy.export import ExportReport, export_tflite
+from harp_tf.deploy.convert import to_tflite
+from harp_tf.deploy.export import ExportReport, calibration_images, write_stored
 from harp_tf.deploy.inspect import memory_bytes
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.types import HarpError
@@ -90,17 +91,16 @@ def export_variants(
             f"{', '.join(map(repr, names))} and {len(image_sets)} sets."
         )
     check_images = next(iter(image_sets.values()))[0][:64]
-    variants = []
+    variants: list[Variant] = []
+    converted: dict[bool, bytes] = {}  # most forms are made of one and the same dense file
     for name in names:
         form, path = FORMS[name], Path(folder) / f"{name}.tflite"
-        report = export_tflite(
-            model,
-            path,
-            sparse=form.sparse,
-            quantize=form.quantize,
-            calibration=calibration if form.quantize == "int8" else None,
-            check_images=check_images,
-        )
+        computes_in_int8 = form.quantize == "int8"
+        if computes_in_int8 not in converted:
+            converted[computes_in_int8] = to_tflite(
+                model, calibration_images(calibration) if computes_in_int8 else None
+            )
+        report = write_stored(converted[computes_in_int8], model, path, form.sparse, form.quantize, check_images)
         classifier = TFLiteClassifier(path, num_threads=num_threads)
         accuracy = {
             which: float(np.mean(classifier.logits(images).argmax(-1) == labels))

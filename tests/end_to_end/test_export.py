@@ -17,6 +17,7 @@ def run_dir(small_run, tmp_path_factory):
     shutil.copytree(small_run[0], copy)
     config = json.loads((copy / "config.json").read_text())
     config["flags"]["run_dir"] = str(copy)
+    config["flags"]["robust_limit"] = 1000  # more than there are test images
     (copy / "config.json").write_text(json.dumps(config))
     return copy
 
