@@ -20,6 +20,11 @@ FAULTS = ("", "are not numbers (NaN)", "leave the ball around the image", "leave
 _NEXT_TRY = 1_000_003
 
 
+def is_count(value: object) -> bool:
+    """Whether a setting is a whole number >= 1."""
+    return isinstance(value, int) and value >= 1
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(Configured, abc.ABC):
     """An attack inside a ball of radius `eps` around each image, and inside the box [0, 1].
@@ -112,13 +117,25 @@ class Attack(Configured, abc.ABC):
         """
         images = tf.cast(images, tf.float32)
         raw = self._candidates(logits, images, labels, seed, number)
+        return tf.stop_gradient(self.project(raw, images)), self.faults(raw, images, self.eps)
+
+    def faults(self, raw: tf.Tensor, images: tf.Tensor, radius: float) -> tf.Tensor:
+        """What is wrong with candidates that were not projected yet.
+
+        Args:
+            raw: float32 [n, ...], the candidates.
+            images: float32 [n, ...], the images they belong to.
+            radius: of the ball they should be in; infinity for a search that knows none.
+
+        Returns:
+            int32 [n], the first of `FAULTS` that each candidate has, 0 for none; for `require_sound`.
+        """
         axes = list(range(1, len(images.shape)))
         # Rounding: a ten-thousandth of the radius and a millionth per pixel.
-        room = 1e-4 * self.eps + self.ball.size(tf.fill(tf.shape(images), 1e-6))
+        room = 1e-4 * radius + self.ball.size(tf.fill(tf.shape(images), 1e-6))
         faults = tf.where(tf.reduce_any((raw < -1e-6) | (raw > 1 + 1e-6), axis=axes), 3, 0)
-        faults = tf.where(self.ball.size(raw - images) > room + self.eps, 2, faults)
-        faults = tf.where(tf.reduce_any(tf.math.is_nan(raw), axis=axes), 1, faults)
-        return tf.stop_gradient(self.project(raw, images)), faults
+        faults = tf.where(self.ball.size(raw - images) > room + radius, 2, faults)
+        return tf.where(tf.reduce_any(tf.math.is_nan(raw), axis=axes), 1, faults)
 
     def require_sound(self, faults: np.ndarray) -> None:
         """Refuses candidates with a fault.

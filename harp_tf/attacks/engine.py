@@ -144,8 +144,9 @@ class Engine:
 def _nearest(
     attack: MinimumNorm, logits: Logits, images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, number: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The nearest images inside the ball, no fault, and the distances of the nearest anywhere."""
+    """The nearest images inside the ball, the faults of the nearest anywhere, and their distances."""
     points, found = attack.nearest(logits, images, labels, seeds, number, 0.0)
+    faults = attack.faults(points, images, float("inf"))
     sizes = tf.where(tf.math.is_finite(found), attack.ball.size(points - images), float("inf"))
     points = select(sizes <= attack.eps, points, images)
-    return attack.project(points, images), tf.zeros_like(labels), sizes
+    return attack.project(points, images), faults, sizes

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from harp_tf.attacks import FMN, PGD, APGDTargeted, Attack, Cascade, Engine, Square
+from harp_tf.attacks.minimum_norm import MinimumNorm
 from harp_tf.types import HarpError
 
 CLASSES = 3
@@ -156,7 +157,23 @@ class TooFar(Attack):
         return 1.0 - images
 
 
-@pytest.mark.parametrize("attack", [NotANumber(eps=0.1), TooFar(eps=0.1)], ids=lambda a: type(a).__name__)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NearestIsNoNumber(MinimumNorm):
+    def _search(self, logits, images, labels, seed, number, enough):
+        return images * float("nan"), tf.zeros(tf.shape(labels))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NearestIsNoImage(MinimumNorm):
+    def _search(self, logits, images, labels, seed, number, enough):
+        return images + 5.0, tf.ones(tf.shape(labels))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [NotANumber(eps=0.1), TooFar(eps=0.1), NearestIsNoNumber(eps=0.1), NearestIsNoImage(eps=0.1)],
+    ids=lambda a: type(a).__name__,
+)
 def test_a_wrong_attack_is_named_and_gives_no_figure(attack):
     with pytest.raises(HarpError, match=type(attack).__name__):
         run(Engine(attack, logits, (2, 2, 3), CLASSES))
