@@ -31,8 +31,9 @@ def main() -> None:
     if target.suffix == ".keras":
         found = measurement.of_keras(target.stem, _plain(target, run), target)
     else:
-        candidates = (target.with_name(_TWINS.get(target.name, target.name)), target.with_suffix(".keras"))
-        path = next((path for path in candidates if path.suffix == ".keras" and path.is_file()), None)
+        same_name = target.with_suffix(".keras")
+        candidates = (target.with_name(_TWINS.get(target.name, same_name.name)), same_name)
+        path = next((path for path in candidates if path.is_file()), None)
         twin = (path.name, _plain(path, run), path) if path else None
         found = measurement.of_tflite(target.stem, target, twin)
     if output is not None:

@@ -149,7 +149,9 @@ class Measurement:
         if black_box:
             images = next(iter(self.data.test.batches(_BATCH)))[0].numpy()
             findings = attacks.checks.without_gradient(logits, images)
-        for place, eps in enumerate(radii(c)):
+        model = next(iter(predictors))
+        chosen_radii = radii(c)
+        for place, eps in enumerate(chosen_radii):
             chosen = attacks_at(eps)
             if place:  # what looks for the nearest images has given its whole curve at the first radius
                 chosen = {
@@ -157,8 +159,7 @@ class Measurement:
                 }
             if not chosen:
                 continue
-            model = next(iter(predictors))
-            title = model if len(radii(c)) == 1 else f"{model}, eps {eps:.3g}"
+            title = model if len(chosen_radii) == 1 else f"{model}, eps {eps:.3g}"
             shown = report.Progress(title, self.data.test.num_examples, self.say)
             evaluation = attacks.evaluate(
                 logits,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from harp_tf.attacks import objectives
 from harp_tf.attacks.auto_pgd import AutoPGD
-from harp_tf.attacks.base import Logits
+from harp_tf.attacks.base import Logits, is_count
 from harp_tf.attacks.objectives import Objective
 from harp_tf.losses.terms import cross_entropy
 from harp_tf.types import HarpError, require_choice
@@ -71,7 +71,7 @@ class APGDTargeted(AutoPGD):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.targets, int) or self.targets < 1:
+        if not is_count(self.targets):
             raise HarpError(f"{type(self).__name__} needs a whole number of targets >= 1, received {self.targets!r}.")
 
     def tries(self, num_classes: int) -> int:
@@ -82,9 +82,8 @@ class APGDTargeted(AutoPGD):
 
     def _objective(self, logits: Logits, images: tf.Tensor, labels: tf.Tensor, number: int | tf.Tensor) -> Objective:
         clean = logits(images)
-        ranked = tf.math.top_k(clean, self.tries(clean.shape[-1]) + 1).indices
         # While a target is the label itself, of a misclassified image, there is nothing to gain.
-        targets = tf.gather(ranked, tf.cast(number, tf.int32) + 1, axis=1)
+        targets = objectives.target_of_try(clean, number, self.tries(clean.shape[-1]))
         loss = _by_classes(clean, objectives.targeted_dlr, objectives.targeted_margin)
         return lambda scores: loss(scores, labels, targets)
 

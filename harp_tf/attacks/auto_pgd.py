@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Attack, Logits
+from harp_tf.attacks.base import Attack, Logits, is_count
 from harp_tf.attacks.geometry import select
 from harp_tf.attacks.objectives import Objective, misclassified, value_and_gradient
 from harp_tf.types import HarpError
@@ -50,9 +50,9 @@ class AutoPGD(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.passes, int) or self.passes < 1:
+        if not is_count(self.passes):
             raise HarpError(f"{type(self).__name__} needs a whole number of passes >= 1, received {self.passes!r}.")
-        if not isinstance(self.steps, int) or self.steps < 1 or not 0.0 <= self.rho <= 1.0:
+        if not is_count(self.steps) or not 0.0 <= self.rho <= 1.0:
             raise HarpError(
                 f"{type(self).__name__} needs a whole number of steps >= 1 and a share rho in [0, 1], received "
                 f"steps={self.steps!r} and rho={self.rho!r}."

@@ -59,8 +59,8 @@ def of_model(logits: Logits, images: np.ndarray, labels: np.ndarray, norm: str) 
     Returns:
         What was found, nothing at best.
     """
-    images, labels = tf.constant(images[:SAMPLES]), tf.constant(labels[:SAMPLES])
-    return [*_randomised(logits, images), *_bounded(logits, images), *_gradients(logits, images, labels, norm)]
+    shown, true = tf.constant(images[:SAMPLES]), tf.constant(labels[:SAMPLES])
+    return [*without_gradient(logits, images), *_gradients(logits, shown, true, norm)]
 
 
 def without_gradient(logits: Logits, images: np.ndarray) -> list[Finding]:

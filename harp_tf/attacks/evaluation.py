@@ -143,7 +143,7 @@ def evaluate(
         raise HarpError("Expected at least one batch of images to evaluate, received none.")
     here = [*findings]
     if check:
-        here += _probe(logits, *first, attacks, records[0], attacked, seed, num_classes)
+        here += _probe(logits, *first, attacks, records[0], attacked, predictors[attacked], seed, num_classes)
     return Evaluation(
         {
             name: figures.of_predictor(name, records, attacks, here, num_classes, crafted_on=attacked, seed=seed)
@@ -189,7 +189,7 @@ def _robust(
 
 
 def _norm(attacks: Mapping[str, Attack]) -> str:
-    return next((attack.norm for attack in attacks.values()), "linf")
+    return next(iter(attacks.values())).norm
 
 
 def _probe(
@@ -199,6 +199,7 @@ def _probe(
     attacks: Mapping[str, Attack],
     record: Record,
     attacked: str,
+    predict: Predict,
     seed: int,
     num_classes: int,
 ) -> list[Finding]:
@@ -211,10 +212,6 @@ def _probe(
         return []
     eps = max(attack.eps for attack in attacks.values())
     engine = Engine(Square(eps=eps, norm=_norm(attacks), queries=_PROBE_QUERIES), logits, images.shape[1:], num_classes)
-
-    def predict(candidates: np.ndarray) -> np.ndarray:
-        return logits(tf.constant(candidates)).numpy()
-
     right = predicted(predict, images[rows], attacked) == labels[rows]
     outcome = engine.run(images[rows], labels[rows], rows, {attacked: predict}, {attacked: right}, seed=seed)
     left = int(outcome.standing[attacked].sum())

@@ -4,11 +4,11 @@ import dataclasses
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Logits
+from harp_tf.attacks.base import Logits, is_count
 from harp_tf.attacks.fab_projection import onto_hyperplane
 from harp_tf.attacks.geometry import select
 from harp_tf.attacks.minimum_norm import MinimumNorm
-from harp_tf.attacks.objectives import misclassified, targeted_margin, value_and_gradient
+from harp_tf.attacks.objectives import misclassified, target_of_try, targeted_margin, value_and_gradient
 from harp_tf.types import HarpError
 
 
@@ -41,7 +41,7 @@ class FABTargeted(MinimumNorm):
 
     def __post_init__(self):
         super().__post_init__()
-        if any(not isinstance(count, int) or count < 1 for count in (self.targets, self.steps)):
+        if not is_count(self.targets) or not is_count(self.steps):
             raise HarpError(
                 "FABTargeted needs whole numbers of targets and steps >= 1, received "
                 f"targets={self.targets!r} and steps={self.steps!r}."
@@ -71,8 +71,7 @@ class FABTargeted(MinimumNorm):
             return logits(tf.reshape(points, shape))
 
         clean = logits(images)
-        ranked = tf.math.top_k(clean, self.tries(clean.shape[-1]) + 1).indices
-        targets = tf.gather(ranked, tf.cast(number, tf.int32) + 1, axis=1)
+        targets = target_of_try(clean, number, self.tries(clean.shape[-1]))
 
         def step(points: tf.Tensor, best: tf.Tensor, distance: tf.Tensor) -> tuple[tf.Tensor, ...]:
             margins, _, normals = value_and_gradient(

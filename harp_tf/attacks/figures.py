@@ -70,8 +70,8 @@ def of_predictor(
             entry["crafted_on"] = crafted_on
         elif f"distances/{attack}" in records[0]:
             entry |= _distances(joined(records, f"distances/{attack}", float), settings.eps)
-        if settings.note(num_classes):
-            entry["note"] = settings.note(num_classes)
+        if note := settings.note(num_classes):
+            entry["note"] = note
         entries[attack] = {
             **entry,
             "seed": seed,

@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Logits
+from harp_tf.attacks.base import Logits, is_count
 from harp_tf.attacks.geometry import L2, select
 from harp_tf.attacks.minimum_norm import MinimumNorm
 from harp_tf.attacks.objectives import margin, misclassified, value_and_gradient
@@ -39,7 +39,7 @@ class FMN(MinimumNorm):
         super().__post_init__()
         if self.step_size is None:
             object.__setattr__(self, "step_size", 10.0 if self.norm == "linf" else 1.0)
-        if not isinstance(self.steps, int) or self.steps < 1:
+        if not is_count(self.steps):
             raise HarpError(f"FMN needs a whole number of steps >= 1, received {self.steps!r}.")
         if not (0.0 < self.step_size < float("inf") and 0.0 < self.gamma < 1.0):
             raise HarpError(

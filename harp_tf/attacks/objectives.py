@@ -18,6 +18,21 @@ def misclassified(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return (tf.argmax(logits, -1, tf.int32) != labels) & ~tf.reduce_any(tf.math.is_nan(logits), axis=-1)
 
 
+def target_of_try(logits: tf.Tensor, number: int | tf.Tensor, tries: int) -> tf.Tensor:
+    """The class that a targeted attack is after in one of its tries: the second by its logit, the third and so on.
+
+    Args:
+        logits: float32 [n, classes] of the clean images, more than `tries` classes.
+        number: of the try, in [0, tries).
+        tries: how many there are.
+
+    Returns:
+        int32 [n].
+    """
+    ranked = tf.math.top_k(logits, tries + 1).indices
+    return tf.gather(ranked, tf.cast(number, tf.int32) + 1, axis=1)
+
+
 def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """The largest other logit minus that of the label, float32 [n]: above 0 where misclassified.
 

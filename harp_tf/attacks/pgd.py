@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from harp_tf.attacks import draws
-from harp_tf.attacks.base import Attack, Logits
+from harp_tf.attacks.base import Attack, Logits, is_count
 from harp_tf.attacks.objectives import margin, value_and_gradient
 from harp_tf.losses.terms import cross_entropy, kl_from_logits
 from harp_tf.types import HarpError, require_choice
@@ -40,15 +40,15 @@ class PGD(Attack):
         super().__post_init__()
         if self.step_size is None:
             object.__setattr__(self, "step_size", self.eps / 4)
-        if not isinstance(self.steps, int) or self.steps < 1 or not 0.0 <= self.step_size < float("inf"):
+        if not is_count(self.steps) or not 0.0 <= self.step_size < float("inf"):
             raise HarpError(
                 f"{type(self).__name__} needs a whole number of steps >= 1 and a step_size >= 0 in units of [0, 1] "
                 f"pixels, received steps={self.steps!r} and step_size={self.step_size!r}."
             )
         require_choice("objective", self.objective, OBJECTIVES)
         require_choice("start", self.start, STARTS)
-        most = 1 if self.start == "clean" else float("inf")  # from the clean image all tries are the same
-        if not isinstance(self.restarts, int) or not 1 <= self.restarts <= most:
+        # From the clean image all tries are the same.
+        if not is_count(self.restarts) or (self.start == "clean" and self.restarts > 1):
             raise HarpError(
                 f"{type(self).__name__} needs a whole number of restarts >= 1, and just one from the clean image, "
                 f"received restarts={self.restarts!r} and start={self.start!r}."

@@ -29,9 +29,8 @@ def half_precision_safe(logits: Logits) -> Logits:
             largest = tf.reduce_max(tf.abs(upstream), axis=-1)
             scaled = tf.math.divide_no_nan(upstream, largest[:, tf.newaxis])
             found = tape.gradient(outputs, images, output_gradients=scaled)
-            if found is None:
-                return (None, [None] * len(variables)) if variables else None
-            found *= tf.reshape(largest, [-1] + [1] * (len(images.shape) - 1))
+            if found is not None:
+                found *= tf.reshape(largest, [-1] + [1] * (len(images.shape) - 1))
             return (found, [None] * len(variables)) if variables else found
 
         return outputs, gradient

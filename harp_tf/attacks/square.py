@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Attack, Logits
+from harp_tf.attacks.base import Attack, Logits, is_count
 from harp_tf.attacks.geometry import select
 from harp_tf.attacks.objectives import margin, misclassified
 from harp_tf.attacks.square_moves import L2Moves, LinfMoves
@@ -44,7 +44,7 @@ class Square(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.queries, int) or self.queries < 1 or not 0.0 < self.p_init <= 1.0:
+        if not is_count(self.queries) or not 0.0 < self.p_init <= 1.0:
             raise HarpError(
                 "Square needs a whole number of queries >= 1 and a share p_init in (0, 1], received "
                 f"queries={self.queries!r} and p_init={self.p_init!r}."

@@ -53,6 +53,12 @@ def test_misclassified_is_not_what_is_right_nor_what_is_not_a_number():
     assert wrong.numpy().tolist() == [False, True, False, False, True]
 
 
+@pytest.mark.parametrize("number", [0, 3, tf.constant(4)], ids=str)
+def test_the_targets_of_a_try_are_of_its_rank(number):
+    expected = np.argsort(-LOGITS, axis=1)[:, int(number) + 1]
+    np.testing.assert_array_equal(objectives.target_of_try(tf.constant(LOGITS), number, 5), expected)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_margins_of_few_classes(classes):
     logits = LOGITS[:, :classes]
