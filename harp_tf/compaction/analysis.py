@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,14 +47,11 @@ class Analysis:
             self.grown = True
 
 
-def analyse(
-    nodes: Sequence[Node], rules: Mapping[Node, Rule], inputs: Sequence[Tensor], outputs: Sequence[Tensor]
-) -> Analysis:
+def analyse(rules: dict[Node, Rule], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Analysis:
     """Finds the known channels, front to back, and the smallest set of channels to keep, back to front.
 
     Args:
-        nodes: the calls of a model in an order in which they can be executed.
-        rules: the rule of every node.
+        rules: the calls of a model in an order in which they can be executed, each with its rule.
         inputs: the tensors that the model is called with; all their channels are kept.
         outputs: the tensors that it returns; likewise.
 
@@ -64,23 +61,23 @@ def analyse(
     analysis = Analysis()
     for tensor in inputs:
         analysis.learn(tensor)
-    for node in nodes:
-        for tensor, value in zip(node.outputs, rules[node].forward(node, analysis), strict=True):
+    for node, rule in rules.items():
+        for tensor, value in zip(node.outputs, rule.forward(node, analysis), strict=True):
             analysis.learn(tensor, value)
     for tensor in (*inputs, *outputs):
         analysis.keep(tensor, True)
-    _close(nodes, rules, analysis)
+    _close(rules, analysis)
     # Where a layer can do with any of several channels, whatever others need anyway serves it too: decide last.
     settled = False
     while not settled:
         settled = True
-        for node in reversed(nodes):
+        for node, rule in reversed(rules.items()):
             if is_computed(node, analysis):
                 analysis.grown = False
-                rules[node].settle(node, analysis)
+                rule.settle(node, analysis)
                 if analysis.grown:
                     settled = False
-                    _close(nodes, rules, analysis)
+                    _close(rules, analysis)
     return analysis
 
 
@@ -89,10 +86,10 @@ def is_computed(node: Node, analysis: Analysis) -> bool:
     return any(analysis.kept(tensor).any() for tensor in node.outputs)
 
 
-def _close(nodes: Sequence[Node], rules: Mapping[Node, Rule], analysis: Analysis) -> None:
+def _close(rules: dict[Node, Rule], analysis: Analysis) -> None:
     analysis.grown = True
     while analysis.grown:
         analysis.grown = False
-        for node in reversed(nodes):
+        for node, rule in reversed(rules.items()):
             if is_computed(node, analysis):
-                rules[node].backward(node, analysis)
+                rule.backward(node, analysis)

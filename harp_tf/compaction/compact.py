@@ -9,7 +9,7 @@ from harp_tf.compaction.normalisation import fold_batch_norms
 from harp_tf.compaction.report import CompactionReport, LayerChange
 from harp_tf.compaction.rule import Rule
 from harp_tf.compaction.rules import left_alone, rules_of
-from harp_tf.layers.graph import Graph, graph_of
+from harp_tf.layers.graph import Graph, functional_of, graph_of
 from harp_tf.layers.rebuild import rebuild, require_graph
 from harp_tf.types import HarpError
 
@@ -53,22 +53,20 @@ def compact_with_report(model: keras.Model, *, fold_batch_norm: bool = True) -> 
         )
     copy = rebuild(model, lambda path, layer: None)  # its unknown layers go into the compact model
     graph = graph_of(copy)
-    nodes = nodes_of(graph)
-    before = {node.name: node for node in nodes}
-    rules = rules_of(nodes)
+    rules = rules_of(nodes_of(graph))
     if fold_batch_norm:
-        nodes, rules = fold_batch_norms(nodes, rules, graph.outputs)
-    analysis = analyse(nodes, rules, graph.inputs, graph.outputs)
-    small = _rewritten(copy, graph, nodes, rules, analysis)
+        rules = fold_batch_norms(rules, graph.outputs)
+    analysis = analyse(rules, graph.inputs, graph.outputs)
+    small = _rewritten(copy, graph, rules, analysis)
     difference = _difference(model, small)
-    half = any(getattr(node.operation, "compute_dtype", "") in ("float16", "bfloat16") for node in nodes)
+    half = any(getattr(node.operation, "compute_dtype", "") in ("float16", "bfloat16") for node in rules)
     if not difference <= (_HALF_TOLERANCE if half else _TOLERANCE):  # NaN is not
         raise HarpError(
             f"Compaction would change the outputs of model {model.name!r} by {difference:.1e} of their spread, which "
             "it must not. Ship the model as it is, and please report this."
         )
     report = CompactionReport(
-        layers=tuple(_change(before[n.name], n, analysis) for n in nodes if n.kernel is not None and n.name in before),
+        layers=tuple(_change(node, analysis) for node in rules if node.kernel is not None),
         left_alone=left_alone(rules),
         parameters_before=model.count_params(),
         parameters_after=small.count_params(),
@@ -77,38 +75,29 @@ def compact_with_report(model: keras.Model, *, fold_batch_norm: bool = True) -> 
     return small, report
 
 
-def _rewritten(
-    model: keras.Model, graph: Graph, nodes: list[Node], rules: dict[Node, Rule], analysis: Analysis
-) -> keras.Model:
+def _rewritten(model: keras.Model, graph: Graph, rules: dict[Node, Rule], analysis: Analysis) -> keras.Model:
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=own.name)
         for tensor, own in zip(graph.inputs, model.inputs, strict=True)
     ]
     tensors = {tensor.index: symbol for tensor, symbol in zip(graph.inputs, inputs, strict=True)}
-    for node in nodes:
+    for node, rule in rules.items():
         if is_computed(node, analysis):
-            results = rules[node].rewrite(node, analysis, tensors)
+            results = rule.rewrite(node, analysis, tensors)
             tensors.update((tensor.index, result) for tensor, result in zip(node.outputs, results, strict=True))
     outputs = [tensors[tensor.index] for tensor in graph.outputs]
-    return keras.Model(_like_inputs(model, inputs), _like_outputs(model, outputs), name=model.name)
+    functional, pack = functional_of(model), keras.tree.pack_sequence_as
+    return keras.Model(
+        pack(functional._inputs_struct, inputs), pack(functional._outputs_struct, outputs), name=model.name
+    )
 
 
-def _like_inputs(model: keras.Model, values: list) -> object:
-    functional = model._functional if isinstance(model, keras.Sequential) else model
-    return keras.tree.pack_sequence_as(functional._inputs_struct, values)
-
-
-def _like_outputs(model: keras.Model, values: list) -> object:
-    functional = model._functional if isinstance(model, keras.Sequential) else model
-    return keras.tree.pack_sequence_as(functional._outputs_struct, values)
-
-
-def _change(before: Node, after: Node, analysis: Analysis) -> LayerChange:
-    assert before.kernel is not None and before.bias is not None
-    source, outputs = (analysis.kept(tensor) for tensor in (after.inputs[0], after.outputs[0]))
-    count, weights = int(np.count_nonzero(outputs)), before.kernel.size
-    share = np.mean(outputs) * (1 if is_depthwise(after.operation) else np.mean(source))
-    return LayerChange(after.name, len(before.bias), count, weights, round(weights * float(share)))
+def _change(node: Node, analysis: Analysis) -> LayerChange:
+    assert node.kernel is not None and node.bias is not None
+    source, outputs = (analysis.kept(tensor) for tensor in (node.inputs[0], node.outputs[0]))
+    count, weights = int(np.count_nonzero(outputs)), node.kernel.size
+    share = np.mean(outputs) * (1 if is_depthwise(node.operation) else np.mean(source))
+    return LayerChange(node.name, len(node.bias), count, weights, round(weights * float(share)))
 
 
 def _difference(model: keras.Model, small: keras.Model) -> float:
@@ -121,7 +110,7 @@ def _difference(model: keras.Model, small: keras.Model) -> float:
     for tensor in model.inputs:
         shape = (tensor.shape[0] or _CHECKED, *(_SIZE if size is None else size for size in tensor.shape[1:]))
         arrays.append(rng.random(shape).astype(tensor.dtype))
-    given = _like_inputs(model, arrays)
+    given = keras.tree.pack_sequence_as(functional_of(model)._inputs_struct, arrays)
     worst = 0.0
     results = (keras.tree.flatten(m(given, training=False)) for m in (model, small))
     for one, other in zip(*results, strict=True):

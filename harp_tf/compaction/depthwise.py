@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-from keras import layers
 
 from harp_tf.compaction.analysis import Analysis
 from harp_tf.compaction.elementwise import activate, is_elementwise
-from harp_tf.compaction.linear import reaches_padding, with_kernel
-from harp_tf.compaction.nodes import Node
+from harp_tf.compaction.linear import position_sums, reaches_padding, with_kernel
+from harp_tf.compaction.nodes import DEPTHWISE, Node
 from harp_tf.compaction.rule import Rule
 from harp_tf.compaction.values import Value
 
@@ -25,10 +24,10 @@ class Depthwise(Rule):
     def forward(self, node: Node, analysis: Analysis) -> Sequence[Value | None]:
         assert node.kernel is not None and node.bias is not None
         value = analysis.value(node.inputs[0])
-        positions = tuple(range(node.kernel.ndim - 2))
-        constants = value.constants if not reaches_padding(node.operation) else np.where(value.nonzero, np.nan, 0.0)
-        constants = np.where(value.known, constants, np.nan)[:, None] * node.kernel.sum(positions, dtype=np.float64)
-        constants[~np.any(node.kernel != 0, axis=positions)] = 0.0
+        if reaches_padding(node.operation):  # as if a layer before had padded
+            value = Value(value.coefficients, uniform=False)
+        constants = value.constants[:, None] * position_sums(node.kernel)
+        constants[~node.reads] = 0.0
         return [Value(activate(node.operation.activation, constants.reshape(-1) + node.bias))]
 
     def backward(self, node: Node, analysis: Analysis) -> None:
@@ -45,4 +44,4 @@ class Depthwise(Rule):
         return with_kernel(node, tensors, {}, kernel, node.bias[analysis.kept(node.outputs[0])])
 
 
-LAYERS: dict[type, Rule] = dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), Depthwise())
+LAYERS: dict[type, Rule] = dict.fromkeys(DEPTHWISE, Depthwise())

@@ -79,15 +79,13 @@ class Elementwise(Tied):
         return [Value(np.where(missing | ~np.isfinite(computed), np.nan, computed))]
 
 
-class PerChannel(Elementwise):
-    """Layers whose settings may be lists with an entry per channel."""
-
-    settings = ("scale", "offset")
+class Rescaling(Elementwise):
+    """Rescaling, whose settings may be lists with an entry per channel."""
 
     def rewrite(self, node: Node, analysis: Analysis, tensors: Mapping[int, keras.KerasTensor]) -> list:
         kept = analysis.kept(node.outputs[0])
         changes = {}
-        for setting in self.settings:
+        for setting in ("scale", "offset"):
             values = np.asarray(getattr(node.operation, setting))
             if values.ndim and values.shape[-1] == len(kept):
                 changes[setting] = values[..., kept].tolist()
@@ -142,7 +140,7 @@ LAYERS: dict[type, Rule] = {
     layers.Activation: Activation(),
     layers.Add: Sum(),
     layers.Multiply: Product(),
-    layers.Rescaling: PerChannel(),
+    layers.Rescaling: Rescaling(),
 }
 OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys("Abs Celu Elu Exp Gelu HardSigmoid HardSilu HardTanh LeakyRelu LogSigmoid".split(), Elementwise()),

@@ -8,7 +8,7 @@ from keras import layers
 
 from harp_tf.compaction.analysis import Analysis
 from harp_tf.compaction.elementwise import activate, is_elementwise
-from harp_tf.compaction.nodes import Node, is_transposed, swap_transposed
+from harp_tf.compaction.nodes import LINEAR, Node, is_transposed, swap_transposed
 from harp_tf.compaction.rule import Rule, smaller
 from harp_tf.compaction.values import Value
 
@@ -46,8 +46,8 @@ class Linear(Rule):
         value = analysis.value(node.inputs[0])
         fixed = value.known if _folds(node, value) else value.coefficients == 0
         coefficients = np.where(fixed, value.coefficients, 0.0)
-        constants = coefficients @ _sums(node.kernel) + node.bias
-        constants[_reads(node.kernel)[~fixed].any(axis=0)] = np.nan
+        constants = coefficients @ position_sums(node.kernel) + node.bias
+        constants[node.reads[~fixed].any(axis=0)] = np.nan
         return [Value(activate(node.operation.activation, constants))]
 
     def backward(self, node: Node, analysis: Analysis) -> None:
@@ -72,7 +72,7 @@ class Linear(Rule):
         gone = value.nonzero & ~kept
         slices = node.kernel[..., gone, :][..., outputs].astype(np.float64)
         if _folds(node, value):
-            bias += value.coefficients[gone] @ _sums(slices)
+            bias += value.coefficients[gone] @ position_sums(slices)
         elif np.any(slices):
             stays = int(np.argmax(np.where(value.known & kept, np.abs(value.coefficients), -1.0)))
             factors = value.coefficients[gone] / value.coefficients[stays]
@@ -82,8 +82,7 @@ class Linear(Rule):
 
     @staticmethod
     def _read(node: Node, analysis: Analysis) -> np.ndarray:
-        assert node.kernel is not None
-        return np.logical_or.reduce(_reads(node.kernel)[:, analysis.kept(node.outputs[0])], axis=1)
+        return np.logical_or.reduce(node.reads[:, analysis.kept(node.outputs[0])], axis=1)
 
 
 def with_kernel(
@@ -95,29 +94,13 @@ def with_kernel(
     return smaller(node, tensors, {**changes, "use_bias": use_bias}, weights)
 
 
+def position_sums(kernel: np.ndarray) -> np.ndarray:
+    """float64, the last two axes of a kernel: what an input that is 1 everywhere adds to every output."""
+    return kernel.sum(axis=tuple(range(kernel.ndim - 2)), dtype=np.float64)
+
+
 def _folds(node: Node, value: Value) -> bool:
     return value.uniform and not reaches_padding(node.operation)
 
 
-def _reads(kernel: np.ndarray) -> np.ndarray:
-    """bool `[inputs, outputs]`: which outputs an input can change."""
-    return np.count_nonzero(kernel, axis=tuple(range(kernel.ndim - 2))) > 0
-
-
-def _sums(kernel: np.ndarray) -> np.ndarray:
-    """float64 `[inputs, outputs]`: what an input that is 1 everywhere adds to every output."""
-    return kernel.sum(axis=tuple(range(kernel.ndim - 2)), dtype=np.float64)
-
-
-LAYERS: dict[type, Rule] = dict.fromkeys(
-    (
-        layers.Dense,
-        layers.Conv1D,
-        layers.Conv2D,
-        layers.Conv3D,
-        layers.Conv1DTranspose,
-        layers.Conv2DTranspose,
-        layers.Conv3DTranspose,
-    ),
-    Linear(),
-)
+LAYERS: dict[type, Rule] = dict.fromkeys(LINEAR, Linear())

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,9 @@ _SEPARABLE = {
     keras.layers.SeparableConv2D: (keras.layers.DepthwiseConv2D, keras.layers.Conv2D),
 }
 _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-WITH_KERNEL = (keras.layers.Dense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE)
-"""Layer classes whose kernels become arrays; subclasses may compute something else and are not among them."""
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+LINEAR = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *_TRANSPOSED)
+"""With `DEPTHWISE`, the classes whose kernels become arrays; subclasses, which may compute something else, do not."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +50,12 @@ class Node:
         """All tensors among the arguments, in order."""
         return tuple(t for t in keras.tree.flatten((self.args, self.kwargs)) if isinstance(t, Tensor))
 
+    @functools.cached_property
+    def reads(self) -> np.ndarray:
+        """bool, the last two axes of the kernel: which weights are not zero at some position."""
+        assert self.kernel is not None
+        return np.count_nonzero(self.kernel, axis=tuple(range(self.kernel.ndim - 2))) > 0
+
 
 def channels(tensor: Tensor) -> int | None:
     """Number of channels of a tensor, None if it has no channel axis of a fixed length behind its batch axis."""
@@ -71,7 +77,7 @@ def nodes_of(graph: Graph) -> list[Node]:
         if type(operation) in _SEPARABLE and not shared and len(node.inputs) == 1:
             nodes += _split(node, fresh, names)
             fresh += 1
-        elif type(operation) in WITH_KERNEL and getattr(operation, "quantization_mode", None) is None:
+        elif type(operation) in (*LINEAR, *DEPTHWISE) and getattr(operation, "quantization_mode", None) is None:
             bias = operation.bias if operation.use_bias else None
             kernel = swap_transposed(operation, keras.ops.convert_to_numpy(operation.kernel))
             nodes.append(_with_kernel(node, kernel, bias))
@@ -87,7 +93,7 @@ def swap_transposed(operation: keras.Operation, kernel: np.ndarray) -> np.ndarra
 
 def is_depthwise(operation: keras.Operation) -> bool:
     """Whether a layer convolves every channel by itself."""
-    return isinstance(operation, _DEPTHWISE)
+    return isinstance(operation, DEPTHWISE)
 
 
 def is_transposed(operation: keras.Operation) -> bool:

@@ -62,25 +62,21 @@ def scale_and_shift(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray,
     return scale, beta - mean * scale
 
 
-def fold_batch_norms(
-    nodes: Sequence[Node], rules: Mapping[Node, Rule], outputs: Sequence[Tensor]
-) -> tuple[list[Node], dict[Node, Rule]]:
+def fold_batch_norms(rules: Mapping[Node, Rule], outputs: Sequence[Tensor]) -> dict[Node, Rule]:
     """Makes every batch normalisation a part of the layer that it alone reads, where that has no activation.
 
     Args:
-        nodes: the calls of a model.
-        rules: the rule of every node.
+        rules: the calls of a model in an order in which they can be executed, each with its rule.
         outputs: the tensors that the model returns.
 
     Returns:
-        The nodes without the folded ones, and the rules of all of them.
+        The calls without the folded ones, likewise.
     """
-    readers = collections.Counter(t.index for node in nodes for t in node.inputs)
+    readers = collections.Counter(t.index for node in rules for t in node.inputs)
     readers.update(tensor.index for tensor in outputs)
     found: dict[int, Node] = {}  # by the tensor that it makes
     kept: dict[Node, Rule] = {}
-    for node in nodes:
-        rule = rules[node]
+    for node, rule in rules.items():
         before = found.get(node.inputs[0].index) if isinstance(rule, BatchNormalization) else None
         if before is not None and readers[before.outputs[0].index] == 1:
             rule = kept.pop(before)
@@ -90,7 +86,7 @@ def fold_batch_norms(
             if node.operation.activation is keras.activations.linear:
                 found[node.outputs[0].index] = node
     # A folded node stands where its batch normalisation stood, which is early enough for every reader.
-    return list(kept), kept
+    return kept
 
 
 def _folded(before: Node, norm: Node) -> Node:

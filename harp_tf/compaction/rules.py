@@ -24,7 +24,7 @@ _OPERATIONS: dict[str, Rule] = {**elementwise.OPERATIONS, **shape.OPERATIONS}
 
 
 def rules_of(nodes: Sequence[Node]) -> dict[Node, Rule]:
-    """The rule of every node; layers that have none are left alone."""
+    """Every node with its rule, in the given order; layers that have none are left alone."""
     return {node: _rule_of(node) for node in nodes}
 
 

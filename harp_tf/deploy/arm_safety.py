@@ -9,7 +9,7 @@ between the blocks, 'same' padding with stride 2 or a 7x7 depthwise convolution 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from harp_tf.deploy.arm_sparse import arm_sparse_report, beginnings
+from harp_tf.deploy.arm_sparse import Walk
 from harp_tf.deploy.flatbuffer import (
     Source,
     add_buffer,
@@ -37,13 +37,14 @@ def prevent_partial_sparse(source: Source) -> bytes:
     Raises:
         HarpError: If the file cannot be read or is damaged.
     """
-    model = read_model(source)
-    graph = model.subgraphs[0]
-    rules = {finding.rule for finding in arm_sparse_report(source)}
+    data = read_bytes(source)
+    model = read_model(data)
+    graph, walk = model.subgraphs[0], Walk(model)
+    rules = {finding.rule for finding in walk.findings()}
     # Without sparse kernels, or with too few zeros, XNNPACK switches nothing.
     risky = "storage" not in rules and bool(rules - {"zeros"})
     changed = False
-    for convolution in beginnings(model) if risky else []:
+    for convolution in walk.beginnings() if risky else []:
         output = int(convolution.outputs[0])
         tensor = graph.tensors[output]
         readers = {operator_name(model, operator) for operator in graph.operators if output in operator.inputs}
@@ -56,6 +57,6 @@ def prevent_partial_sparse(source: Source) -> bytes:
         )
         convolution.outputs = np.array([before], np.int32)
         subtract = new_operator(model, schema.BuiltinOperator.SUB, [before, zero], output, schema.SubOptionsT())
-        graph.operators.insert(next(i for i, o in enumerate(graph.operators) if o is convolution) + 1, subtract)
+        graph.operators.insert(graph.operators.index(convolution) + 1, subtract)
         changed = True
-    return write_model(model) if changed else read_bytes(source)
+    return write_model(model) if changed else data

@@ -23,7 +23,6 @@ from harp_tf.deploy.flatbuffer import Source, read_model
 from harp_tf.deploy.inspect import read_kernel
 
 _UNARY = frozenset("ABS CEIL ELU FLOOR HARD_SWISH LEAKY_RELU LOGISTIC NEG RELU RELU6 RELU_N1_TO_1 ROUND SQUARE".split())
-_UNPACKING = frozenset({"DENSIFY", "DEQUANTIZE"})
 _ADVICE = {
     "CONV_2D": "Make it a depthwise 3x3 convolution followed by a 1x1 one.",
     "MAX_POOL_2D": "Halve the image in a depthwise convolution: ZeroPadding2D(1), then 3x3, strides=2, 'valid'.",
@@ -69,16 +68,11 @@ def arm_sparse_report(source: Source) -> list[Finding]:
     Raises:
         HarpError: If the file cannot be read or is damaged.
     """
-    return _Walk(read_model(source)).findings()
+    return Walk(read_model(source)).findings()
 
 
-def beginnings(model: schema.ModelT) -> list[schema.OperatorT]:
-    """The convolutions of an unpacked file with which XNNPACK may begin a sparse part on ARM."""
-    return _Walk(model).beginnings()
-
-
-class _Walk:
-    """One pass over the operators, in execution order."""
+class Walk:
+    """One pass over the operators of an unpacked file, in execution order."""
 
     def __init__(self, model: schema.ModelT):
         self._model = model
@@ -113,7 +107,7 @@ class _Walk:
         return found
 
     def beginnings(self) -> list[schema.OperatorT]:
-        """The convolutions that satisfy the rule for the first one."""
+        """The convolutions with which XNNPACK may begin a sparse part: they satisfy the rule for the first one."""
         return [operator for operator in self._convolutions if self._rules.first_problem(operator) is None]
 
     def _body(self, first: schema.OperatorT) -> list[Finding]:
@@ -121,7 +115,7 @@ class _Walk:
         inside = {int(index) for index in first.outputs}
         ended = False
         operators = self._graph.operators
-        for operator in operators[next(i for i, o in enumerate(operators) if o is first) + 1 :]:
+        for operator in operators[operators.index(first) + 1 :]:
             reads = [int(index) for index in operator.inputs if index >= 0]
             padded = {int(operator.outputs[0])} & self._rules.padded.keys()
             if inside.isdisjoint(reads):

@@ -1,7 +1,7 @@
 """The graph of a Keras model as a flat list of calls, nested models opened."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -62,24 +62,10 @@ class Graph:
     outputs: tuple[Tensor, ...]
     calls: tuple[Call, ...]
 
-    def execute(self, inputs: Sequence[Any], operation: Callable[[Call], Callable] = lambda c: c.operation) -> list:
-        """Runs the graph on tensors, real or symbolic.
 
-        Args:
-            inputs: one per input of the graph.
-            operation: what to call in place of each call's own operation.
-
-        Returns:
-            One result per output of the graph.
-        """
-        values = {tensor.index: value for tensor, value in zip(self.inputs, inputs, strict=True)}
-        for call in self.calls:
-            args, kwargs = keras.tree.map_structure(
-                lambda a: values[a.index] if isinstance(a, Tensor) else a, (call.args, call.kwargs)
-            )
-            results = keras.tree.flatten(operation(call)(*args, **kwargs))
-            values.update((tensor.index, result) for tensor, result in zip(call.outputs, results, strict=True))
-        return [values[tensor.index] for tensor in self.outputs]
+def functional_of(model: keras.Model) -> keras.Model:
+    """The model that holds the graph: a Sequential model keeps a Functional of its own, others are it themselves."""
+    return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def graph_of(model: keras.Model) -> Graph:
@@ -98,8 +84,7 @@ def graph_of(model: keras.Model) -> Graph:
         return Tensor(count - 1, tuple(symbolic.shape), keras.backend.standardize_dtype(symbolic.dtype))
 
     def visit(model: keras.Model, given: Sequence[Tensor], prefix: str) -> list[Tensor]:
-        # A Sequential model keeps its graph in a Functional of its own. Keras has no public list of nodes.
-        functional = model._functional if isinstance(model, keras.Sequential) else model
+        functional = functional_of(model)  # Keras has no public list of its nodes
         tensors: dict[int, Tensor] = {id(t): g for t, g in zip(functional._inputs, given, strict=True)}
         for depth in sorted(functional._nodes_by_depth, reverse=True):
             for node in functional._nodes_by_depth[depth]:
@@ -119,7 +104,7 @@ def graph_of(model: keras.Model) -> Graph:
                 tensors.update((id(t), m) for t, m in zip(node.output_tensors, made, strict=True))
         return [tensors[id(t)] for t in functional._outputs]
 
-    first = model._functional if isinstance(model, keras.Sequential) else model
+    first = functional_of(model)
     inputs = [new(t) for t in first._inputs]
     outputs = visit(model, inputs, "")
     return Graph(tuple(inputs), tuple(outputs), tuple(calls))

@@ -134,6 +134,13 @@ def masked(shape: tuple[int, ...], rng: np.random.Generator, sparsity: float) ->
     return values * 1.5 / np.where(gain > 0, gain, 1)
 
 
+def kill(layer, dead, bias=0.0):
+    """Makes filters of a convolution or Dense layer zero, and gives them this bias."""
+    gone = np.isin(np.arange(layer.kernel.shape[-1]), dead)
+    layer.kernel.assign(layer.kernel.numpy() * ~gone)
+    layer.bias.assign(np.where(gone, bias, layer.bias.numpy()))
+
+
 @pytest.fixture(scope="session")
 def random_model():
     """Function seed -> random pruned model."""

@@ -7,7 +7,7 @@ from keras import layers
 
 import harp_tf
 from harp_tf import models
-from harp_tf.compaction import compact, compact_with_report
+from harp_tf.compaction import compact, compact_with_report, linear
 from harp_tf.types import HarpError
 
 SHAPES = {"vgg28": (28, 28, 1), "cnn_digits": (8, 8, 1)}
@@ -184,9 +184,7 @@ def test_a_model_that_still_has_scores_is_refused():
 
 
 def test_a_change_of_the_outputs_is_refused(monkeypatch, random_model):
-    from harp_tf.compaction import linear
-
-    monkeypatch.setattr(linear, "_sums", lambda kernel: np.ones(kernel.shape[-2:]))
+    monkeypatch.setattr(linear, "position_sums", lambda kernel: np.ones(kernel.shape[-2:]))
     dense = layers.Dense(4, bias_initializer="ones")
     model = keras.Sequential([keras.Input((4,)), dense, layers.Dense(3)])
     dense.kernel.assign(dense.kernel * [1, 0, 1, 1])

@@ -5,11 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-
-def kill(layer, dead, bias):
-    """Makes filters of a convolution zero, and gives them this bias."""
-    layer.kernel.assign(layer.kernel.numpy() * ~np.isin(np.arange(layer.kernel.shape[-1]), dead))
-    layer.bias.assign(np.where(np.isin(np.arange(layer.bias.shape[0]), dead), bias, layer.bias.numpy()))
+from tests.compaction.conftest import kill
 
 
 @pytest.mark.parametrize(

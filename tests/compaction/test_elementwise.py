@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from harp_tf.compaction import compact_with_report
 from harp_tf.compaction.elementwise import activate, is_elementwise
 
 
@@ -105,8 +106,6 @@ def test_one_channel_may_meet_many(checked):
 
 
 def test_dropout_in_training_mode_is_left_alone():
-    from harp_tf.compaction import compact_with_report
-
     x = keras.Input((8,))
     y = layers.Dropout(1e-9, name="drop")(layers.Dense(8, name="a")(x), training=True)
     _, report = compact_with_report(keras.Model(x, layers.Dense(3)(y)))

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from harp_tf.compaction import compact
+
 
 def randomise(norm, seed=0):
     rng = np.random.default_rng(seed)
@@ -48,8 +50,6 @@ def test_it_stays_where_it_cannot_be_folded(checked):
     assert kinds(small).count("BatchNormalization") == 3
     head = layers.Conv2D(3, 3, name="head")(image)
     model = keras.Model(image, [head, layers.BatchNormalization()(head)])
-    from harp_tf.compaction import compact
-
     assert "BatchNormalization" in kinds(compact(model, verbose=False))
 
 

@@ -6,12 +6,7 @@ import pytest
 from keras import layers
 
 from harp_tf.compaction import compact_with_report
-
-
-def kill(layer, dead, bias=0.0):
-    gone = np.isin(np.arange(layer.kernel.shape[-1]), dead)
-    layer.kernel.assign(layer.kernel.numpy() * ~gone)
-    layer.bias.assign(np.where(gone, bias, layer.bias.numpy()))
+from tests.compaction.conftest import kill
 
 
 @pytest.mark.parametrize("flatten", [layers.Flatten(), layers.Reshape((-1,)), layers.Reshape((128,))])

@@ -4,8 +4,20 @@ import keras
 import numpy as np
 import pytest
 
-from harp_tf.layers.graph import graph_of
+from harp_tf.layers.graph import Tensor, graph_of
 from harp_tf.types import HarpError
+
+
+def _execute(graph, inputs):
+    """Runs a graph on tensors, real or symbolic."""
+    values = {tensor.index: value for tensor, value in zip(graph.inputs, inputs, strict=True)}
+    for call in graph.calls:
+        args, kwargs = keras.tree.map_structure(
+            lambda a: values[a.index] if isinstance(a, Tensor) else a, (call.args, call.kwargs)
+        )
+        results = keras.tree.flatten(call.operation(*args, **kwargs))
+        values.update((tensor.index, result) for tensor, result in zip(call.outputs, results, strict=True))
+    return [values[tensor.index] for tensor in graph.outputs]
 
 
 def _nested() -> keras.Model:
@@ -33,7 +45,7 @@ def test_the_calls_run_in_order_and_give_the_models_outputs():
     assert paths.count("inner/conv") == 2 and paths.count("pool") == 2
     assert paths.index("stem/stem_conv") < paths.index("inner/conv") < paths.index("add") < paths.index("head")
     images = np.random.default_rng(0).random((2, 6, 6, 3), np.float32)
-    for mine, keras_own in zip(graph.execute([images]), model(images), strict=True):
+    for mine, keras_own in zip(_execute(graph, [images]), model(images), strict=True):
         np.testing.assert_allclose(mine, keras_own, rtol=1e-6, atol=1e-6)
 
 
@@ -41,7 +53,7 @@ def test_a_model_can_be_built_anew_from_symbolic_tensors():
     model = _nested()
     graph = graph_of(model)
     inputs = [keras.Input(t.shape[1:], dtype=t.dtype) for t in graph.inputs]
-    flat = keras.Model(inputs, graph.execute(inputs))
+    flat = keras.Model(inputs, _execute(graph, inputs))
     images = np.random.default_rng(0).random((2, 6, 6, 3), np.float32)
     for mine, keras_own in zip(flat(images), model(images), strict=True):
         np.testing.assert_allclose(mine, keras_own, rtol=1e-6, atol=1e-6)
@@ -56,7 +68,7 @@ def test_several_tensors_keyword_arguments_and_shapes():
     assert [t.shape for t in call.inputs] == [(None, 5, 8), (None, 7, 8)] and "value" in call.kwargs
     assert call.outputs[0].shape == (None, 5, 8) and call.outputs == graph.outputs
     arrays = [np.ones((1, 5, 8), np.float32), np.ones((1, 7, 8), np.float32)]
-    np.testing.assert_allclose(graph.execute(arrays)[0], model(arrays), rtol=1e-6)
+    np.testing.assert_allclose(_execute(graph, arrays)[0], model(arrays), rtol=1e-6)
 
 
 def test_a_subclassed_model_has_no_graph():
