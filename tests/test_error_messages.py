@@ -25,6 +25,7 @@ from harp_tf.keras_backend import require_tensorflow
 from harp_tf.layers import graph, pruned_class
 from harp_tf.training import StopOnNaN
 from harp_tf.types import HarpError
+from tests.layers.uncopyable import Lazy, Subclass
 
 ROOT = Path(__file__).parents[1]
 TEXTS = Path(__file__).with_name("error_messages.txt")
@@ -93,31 +94,6 @@ class Stubborn(layers.Dense):
 
     def __init__(self):
         super().__init__(3)
-
-
-class Lazy(layers.Layer):
-    """Its build() leaves its layer to the first call."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = layers.Dense(3, name="late")
-
-    def build(self, input_shape):
-        self.size = input_shape[-1]
-
-    def call(self, inputs):
-        return self.dense(inputs)
-
-
-class Subclass(keras.Model):
-    """Without get_config()."""
-
-    def __init__(self, units):
-        super().__init__(name="subclass")
-        self.dense = layers.Dense(units)
-
-    def call(self, inputs):
-        return self.dense(inputs)
 
 
 class Grows(Subclass):

@@ -12,9 +12,10 @@ from harp_tf.layers.model import (
     rate_table,
     set_stage,
 )
-from harp_tf.layers.prune import describe, prune, strip
+from harp_tf.layers.prune import describe, prune
 from harp_tf.layers.pruned import PrunedLayer, shared_kernels
 from harp_tf.layers.registry import kernels_of, pruned_class, register_kernels
+from harp_tf.layers.strip import strip
 
 __all__ = [
     "Budget",

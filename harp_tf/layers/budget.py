@@ -1,12 +1,13 @@
 """The promise of a pruned model: what it may cost, what it costs, and the projection of rates that exceed it."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 
 from harp_tf import compression
 from harp_tf.layers.cost import fixed_cost, kernel_costs
-from harp_tf.layers.model import pruned_kernels, pruning_spec
+from harp_tf.layers.model import PrunedKernel, pruned_kernels, pruning_spec
 from harp_tf.types import HarpError
 
 
@@ -50,8 +51,8 @@ def budget_of(model: keras.Model) -> Budget:
             are asked for and the input size is open.
     """
     spec = pruning_spec(model)
-    kernels, units = pruned_kernels(model), _unit_costs(model)
-    fixed = fixed_cost(model)
+    kernels = pruned_kernels(model)
+    units, fixed = _unit_costs(model, kernels), fixed_cost(model)
     total = sum(kernel_costs(model)) + fixed
     permitted = compression.cost_budget(total, spec.target_rate)
     if fixed > permitted:
@@ -85,19 +86,24 @@ def project_to_budget(model: keras.Model) -> bool:
         HarpError: if even one weight per layer (or every rate at its floor) exceeds the budget.
     """
     budget = budget_of(model)
-    kernels, units = pruned_kernels(model), _unit_costs(model)
+    kernels = pruned_kernels(model)
+    units = _unit_costs(model, kernels)
     scores = [kernel.scores for kernel in kernels]
+    least, most = [s.least() for s in scores], [s.most() for s in scores]
     permitted = budget.permitted - fixed_cost(model)
-    counts = [compression.nearest_multiple(s.kept(), s.multiple, s.least(), s.most()) for s in scores]
+    counts = [
+        compression.nearest_multiple(s.kept(), s.multiple, low, high)
+        for s, low, high in zip(scores, least, most, strict=True)
+    ]
     if sum(count * unit for count, unit in zip(counts, units, strict=True)) > permitted:
         counts = compression.project_counts(
             [float(keras.ops.convert_to_numpy(s.logit)) for s in scores],
             [s.size for s in scores],
             permitted,
             [s.minimum_rate for s in scores],
-            [s.least() for s in scores],
+            least,
             maximum_rate=[s.maximum_rate for s in scores],
-            maximum_counts=[s.most() for s in scores],
+            maximum_counts=most,
             unit_costs=units,
             multiples=[s.multiple for s in scores],
             unit=compression.COST_UNITS[budget.counts],
@@ -109,6 +115,6 @@ def project_to_budget(model: keras.Model) -> bool:
     return not budget.met
 
 
-def _unit_costs(model: keras.Model) -> list[int]:
+def _unit_costs(model: keras.Model, kernels: Sequence[PrunedKernel]) -> list[int]:
     """What one unit of each pruned kernel costs; all units of a kernel cost the same."""
-    return [cost // k.scores.size for cost, k in zip(kernel_costs(model), pruned_kernels(model), strict=True)]
+    return [cost // k.scores.size for cost, k in zip(kernel_costs(model), kernels, strict=True)]

@@ -164,7 +164,7 @@ class ChannelFlow:
 
 def rides(layer: keras.Layer) -> bool:
     """Whether a layer applies its kernel to each channel by itself: a depthwise convolution."""
-    return all(kernel.rides for kernel in kernels_of(type(layer)))
+    return all(kernel.of(layer).rides for kernel in kernels_of(type(layer)))
 
 
 def _channels(tensor: Tensor) -> int:

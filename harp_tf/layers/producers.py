@@ -46,7 +46,7 @@ def silence_unread_channels(model: keras.Model, masks: Mapping[str, np.ndarray])
 def _outputs(layer: keras.layers.Layer) -> list[tuple[keras.Variable, int]]:
     """The variables of a layer that make its output channels, and their axis of channels."""
     named = [(name, 0) for name in ("bias", "gamma", "beta")]
-    for kernel in kernels_of(type(layer)):
-        if not kernel.rides and isinstance(kernel.output_axes, tuple):
+    for kernel in (kernel.of(layer) for kernel in kernels_of(type(layer))):
+        if isinstance(kernel.output_axes, tuple) and not kernel.rides:
             named.append((kernel.name, kernel.output_axes[0]))
     return [(getattr(layer, name), axis) for name, axis in named if getattr(layer, name, None) is not None]

@@ -1,11 +1,10 @@
-"""The verbs `prune` and `strip`: from a plain Keras model to a pruned one and back."""
+"""The verb `prune`: from a plain Keras model to a pruned one."""
 
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import keras
-import numpy as np
 
 from harp_tf import strategies
 from harp_tf.layers.bounds import bounds_of, rate_bounds_from, require_matches
@@ -19,7 +18,6 @@ from harp_tf.layers.model import (
     set_stage,
 )
 from harp_tf.layers.policy import Skip, leave_alone
-from harp_tf.layers.producers import silence_unread_channels
 from harp_tf.layers.pruned import PrunedLayer
 from harp_tf.layers.rebuild import copy_variables, rebuild, require_built, walk
 from harp_tf.layers.registry import kernels_of, pruned_class
@@ -163,7 +161,7 @@ def prune(
 
 def _initialise(model: keras.Model, strategy: strategies.Strategy, initial_rate: float) -> list[str]:
     """Sets scores and rates, and says for which kernels the strategy's rate was out of bounds."""
-    kernels = pruned_kernels(model)
+    kernels, fixed = pruned_kernels(model), pruning_spec(model).mode == "score"
     values = magnitudes(model)
     rates = strategy([strategies.KernelInfo(path, array) for path, array in values.items()], initial_rate)
     for path in values:
@@ -177,10 +175,10 @@ def _initialise(model: keras.Model, strategy: strategies.Strategy, initial_rate:
         if not math.isclose(rate, rates[path], rel_tol=1e-6):
             moved.append(f"initial rate of {path}: {rate:.5f}, the nearest within its bounds, not {rates[path]:.5f}")
         scores.initialise(values[path], rate)
-        if pruning_spec(model).mode == "score":
+        if fixed:
             # A rate is float32, and its rounding can change the count that was asked for.
             scores.set_count(min(max(scores.count(rate), scores.least()), scores.most()))
-    if pruning_spec(model).mode == "score":
+    if fixed:
         project_to_budget(model)
     return moved
 
@@ -218,46 +216,3 @@ def describe(model: keras.Model, skipped: dict[str, str] | None = None) -> str:
     lines.append(f"target sparsity {spec.target_sparsity:g}: {budget_of(model)}")
     lines += [f"not pruned: {path} ({reason})" for path, reason in (skipped or {}).items()]
     return "\n".join(lines)
-
-
-def strip(model: keras.Model) -> keras.Model:
-    """Turns a pruned model into a plain Keras model whose removed weights are exactly 0.
-
-    Of channels that were removed, what makes them is 0 as well: no layer reads them.
-
-    Args:
-        model: a model made by `prune`, which is left as it is, but for its rates: if they exceed the budget they
-            are projected onto it first.
-
-    Returns:
-        A plain Keras model of the same names and logits, which loads where harp_tf is not installed.
-
-    Raises:
-        HarpError: if the model has no pruned layers, or its budget cannot be met.
-    """
-    pruning_spec(model)
-    if project_to_budget(model):
-        print("The rates exceeded the target sparsity and were projected onto it.")
-
-    def replacement(path: str, layer: keras.layers.Layer) -> tuple[type, dict] | None:
-        if not isinstance(layer, PrunedLayer):
-            return None
-        config = layer.get_config()
-        for own in ("pruning", "rate_bounds", "reads"):
-            config.pop(own, None)
-        return layer.base_class, config
-
-    plain = rebuild(model, replacement)
-    layers = dict(walk(plain))
-    input_masks: dict[str, np.ndarray] = {}
-    for path, layer in walk(model):
-        if isinstance(layer, PrunedLayer):
-            # A negative weight times 0 is -0.0, which does not compress as well as 0.0.
-            masked = {key: value + 0.0 for key, value in layer.remaining_kernels().items()}
-            copy_variables([masked.get(id(v), v) for v in layer.base_variables()], layers[path].variables)
-            mask = layer.mask_source.input_mask()
-            if mask is not None:
-                input_masks[path] = mask
-    if input_masks:
-        silence_unread_channels(plain, input_masks)
-    return plain

@@ -152,8 +152,12 @@ class PrunedLayer(keras.layers.Layer):
                 variable.assign(value)
         return outputs
 
+    def base_config(self) -> dict:
+        """The configuration of the plain layer."""
+        return super().get_config()
+
     def get_config(self) -> dict:
-        config = {**super().get_config(), "pruning": self.pruning.as_dict()}
+        config = {**self.base_config(), "pruning": self.pruning.as_dict()}
         if self.rate_bounds:
             config["rate_bounds"] = {name: list(bounds) for name, bounds in self.rate_bounds.items()}
         if self.reads is not None:

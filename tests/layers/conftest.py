@@ -2,8 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.layers.nets import MODELS
 
 
 @pytest.fixture
@@ -29,3 +32,16 @@ def count_selections():
         return selections_in(tf.function(function).get_concrete_function(*inputs).graph)
 
     return count
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    """Each of `nets.MODELS`, with random weights of which none is small."""
+    model = MODELS[request.param]()
+    draws = np.random.default_rng(1)
+    for variable in model.variables:
+        if "seed" not in variable.name:
+            variable.assign(draws.uniform(0.1, 1, variable.shape) * draws.choice([-1, 1], variable.shape))
+        if "variance" in variable.name:
+            variable.assign(np.abs(variable.numpy()))
+    return model

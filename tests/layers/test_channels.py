@@ -27,7 +27,7 @@ from harp_tf.layers.pruned import PrunedLayer
 from harp_tf.layers.rebuild import walk
 from harp_tf.types import HarpError
 from tests.layers import topologies
-from tests.layers.test_mask_sources import randomise_scores
+from tests.layers.nets import randomise_scores
 
 
 def by_channels(model, sparsity=0.05, **options):

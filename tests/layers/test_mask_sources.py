@@ -11,6 +11,7 @@ from harp_tf.compression import keep_channels, rate_from_logit
 from harp_tf.layers import masked_kernels, prune, pruned_class, pruned_kernels, shared_kernels
 from harp_tf.types import PruningSpec
 from tests.layers import topologies
+from tests.layers.nets import randomise_scores
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/channel_reference.npz", allow_pickle=False)
 
@@ -61,15 +62,6 @@ def test_golden_masks_outputs_and_gradients(jit_compile):
             np.testing.assert_allclose(outputs.transpose(0, 3, 1, 2), golden["y"], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(d_scores, golden["d_scores"].ravel(), rtol=1e-5, atol=5e-5)
         np.testing.assert_allclose(d_logit, golden["d_k_score"], rtol=1e-4)
-
-
-def randomise_scores(model, seed=0):
-    draws = np.random.default_rng(seed)
-    for kernel in pruned_kernels(model):
-        kernel.scores.scores.assign(draws.normal(size=kernel.scores.shape))
-        kernel.scores.set_rate(draws.uniform(0.3, 0.8))
-        kernel.follow()
-    return model
 
 
 @pytest.mark.parametrize("topology", topologies.ALL)

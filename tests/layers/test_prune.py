@@ -1,84 +1,16 @@
-"""The verbs: from a dense model to a pruned one and back to a plain one."""
+"""The verb `prune`: from a dense model to a pruned one."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from harp_tf.layers import (
-    PrunedLayer,
-    describe,
-    kernel_nonzeros,
-    prune,
-    pruned_kernels,
-    pruning_spec,
-    rate_table,
-    strip,
-)
+from harp_tf.layers import PrunedLayer, describe, prune, pruned_kernels, rate_table
 from harp_tf.layers.rebuild import walk
-from harp_tf.types import HarpError, PruningSpec
-
-ROOT = Path(__file__).parents[2]
-
-
-def sequential():
-    return keras.Sequential(
-        [
-            keras.Input((10, 10, 2), name="images"),
-            layers.Rescaling(2.0, name="rescale"),
-            layers.Conv2D(6, 3, name="conv", activation="relu"),
-            layers.BatchNormalization(name="norm"),
-            layers.DepthwiseConv2D(3, name="depthwise", use_bias=False),
-            layers.Flatten(name="flatten"),
-            layers.Dropout(0.2, seed=1, name="dropout"),
-            layers.Dense(5, name="dense"),
-        ],
-        name="sequential_net",
-    )
-
-
-def functional():
-    inputs = keras.Input((10, 10, 2), name="images")
-    x = layers.Conv2D(6, 3, padding="same", name="conv1")(inputs / 0.5)
-    shortcut = layers.Conv2D(6, 1, name="shortcut")(inputs)
-    x = layers.Add(name="add")([layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x)), shortcut])
-    shared = layers.Conv2D(6, 3, padding="same", name="shared")
-    x = layers.Concatenate(name="join")([shared(x), shared(shared(x))])
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, [layers.Dense(5, name="head")(x), layers.Dense(2, name="side")(x)], name="residual")
-
-
-def nested():
-    trunk = sequential()
-    inputs = keras.Input((10, 10, 2), name="outer_images")
-    body = keras.Model(inputs, layers.Dense(8, name="project")(trunk(inputs)), name="body")
-    outputs = layers.Dense(3, name="head")(layers.Add(name="add")([body(inputs), body(1.0 - inputs)]))
-    return keras.Model(inputs, outputs, name="nested")
-
-
-MODELS = {"sequential": sequential, "functional": functional, "nested": nested}
-IMAGES = np.random.default_rng(0).uniform(size=(4, 10, 10, 2)).astype(np.float32)
-
-
-def outputs_of(model):
-    return [np.asarray(x) for x in keras.tree.flatten(model(IMAGES))]
-
-
-@pytest.fixture(params=MODELS)
-def model(request):
-    model = MODELS[request.param]()
-    draws = np.random.default_rng(1)
-    for variable in model.variables:
-        if "seed" not in variable.name:
-            variable.assign(draws.uniform(0.1, 1, variable.shape) * draws.choice([-1, 1], variable.shape))
-        if "variance" in variable.name:
-            variable.assign(np.abs(variable.numpy()))
-    return model
+from harp_tf.types import HarpError
+from tests.layers.nets import MODELS, functional, nested, outputs_of, sequential
 
 
 def keep_all(model):
@@ -202,6 +134,23 @@ def test_given_rates_below_the_floor_of_learned_ones_are_kept(tmp_path):
     path.write_text(json.dumps({"conv/kernel": 0.02, "depthwise/kernel": 0.02, "dense/kernel": 0.002}))
     table = rate_table(prune(sequential(), 0.5, mode="score", strategy=str(path), verbose=False))
     assert [row["kept"] for row in table.values()] == [3, 2, 3]
+
+
+def test_a_pruned_model_trains_with_plain_keras():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, name="hidden"), layers.Dense(3, name="head")])
+    pruned = prune(model, 0.5, verbose=False)
+    before = {k.path: k.scores.scores.numpy() for k in pruned_kernels(pruned)}
+    images = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(keras.optimizers.SGD(0.1), loss)
+    pruned.fit(images, np.arange(8) % 3, epochs=1, verbose=0)
+    for kernel in pruned_kernels(pruned):
+        assert not np.array_equal(before[kernel.path], kernel.scores.scores)
+        np.testing.assert_array_equal(kernel.variable, model.get_layer(kernel.layer.name).kernel)
+    np.testing.assert_allclose(pruned.predict(images, verbose=0), pruned(images), rtol=1e-4, atol=1e-5)
+    lines = []
+    pruned.summary(print_fn=lines.append)
+    assert "PrunedDense" in "".join(lines)
 
 
 # What is left alone, and the report --------------------------------------------------------------------------------
@@ -354,150 +303,3 @@ def test_a_model_of_tf_keras():
     model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(4,))])
     with pytest.raises(HarpError, match="Expected a Keras 3 model .*received tf_keras.*built anew with keras.layers"):
         prune(model, 0.5, skip=["dense"])
-
-
-# strip and saved files ---------------------------------------------------------------------------------------------
-
-
-def half_pruned(model, sparsity=0.7):
-    """Scores and rates as a training might leave them, within the budget."""
-    pruned = prune(model, sparsity, verbose=False)
-    draws = np.random.default_rng(2)
-    for kernel in pruned_kernels(pruned):
-        kernel.scores.scores.assign(draws.normal(size=kernel.scores.shape))
-        kernel.scores.set_rate(draws.uniform(0.1, 1 - sparsity - 0.01))
-    return pruned
-
-
-def test_strip_gives_a_plain_model_with_the_same_outputs(model):
-    pruned = half_pruned(model)
-    plain = strip(pruned)
-    assert all(type(layer).__module__.startswith("keras.") for _, layer in walk(plain))
-    assert plain.get_config() == model.get_config()
-    assert [v.name for v in plain.variables] == [v.name for v in model.variables]
-    for found, expected in zip(outputs_of(plain), outputs_of(pruned), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert kernel_nonzeros(plain) == {p: (r["weights"], r["kept"]) for p, r in rate_table(pruned).items()}
-    for variable in plain.variables:
-        if "kernel" in variable.name:
-            values = variable.numpy()
-            assert not np.signbit(values[values == 0]).any(), "negative zeros do not compress"
-    assert pruned_kernels(pruned), "the pruned model stays as it was"
-
-
-def test_strip_can_be_trained_and_pruned_again():
-    plain = strip(half_pruned(sequential()))
-    assert len(plain.trainable_variables) == len(sequential().trainable_variables)
-    assert pruning_spec(prune(plain, 0.5, verbose=False)) == PruningSpec(0.5)
-
-
-def test_strip_keeps_frozen_layers_frozen():
-    model = functional()
-    model.get_layer("shared").trainable = False
-    model.get_layer("norm").trainable = False
-    plain = strip(prune(model, 0.5, mode="score", verbose=False))
-    assert {layer.name for layer in plain.layers if not layer.trainable} == {"shared", "norm"}
-    assert len(plain.trainable_variables) == len(model.trainable_variables)
-
-
-def test_strip_projects_rates_that_exceed_the_budget(capsys):
-    pruned = prune(sequential(), 0.9, verbose=False)
-    for kernel in pruned_kernels(pruned):
-        kernel.scores.set_rate(0.4)
-    plain = strip(pruned)
-    assert "exceeded the target sparsity and were projected" in capsys.readouterr().out
-    assert sum(count for _, count in kernel_nonzeros(plain).values()) == 124
-
-
-def test_strip_needs_a_pruned_model():
-    with pytest.raises(HarpError, match="has no pruned layers. Wrap it first"):
-        strip(sequential())
-
-
-CHILD = """
-import sys
-import keras, numpy as np
-folder = sys.argv[1]
-images = np.load(folder + "/images.npy")
-results = {}
-def evaluate(model, name):
-    for i, x in enumerate(keras.tree.flatten(model(images))):
-        results[f"{name}/{i}"] = np.asarray(x)
-sys.modules["harp_tf"] = None  # importing it raises
-for name in ("sequential", "functional", "nested"):
-    evaluate(keras.models.load_model(f"{folder}/{name}_plain.keras"), name + "_plain")
-try:
-    keras.models.load_model(f"{folder}/sequential_pruned.keras")
-    results["refused"] = np.array(False)
-except TypeError:
-    results["refused"] = np.array(True)
-del sys.modules["harp_tf"]
-import harp_tf.layers
-for name in ("sequential", "functional", "nested"):
-    model = keras.models.load_model(f"{folder}/{name}_pruned.keras", safe_mode=True)
-    evaluate(model, name + "_pruned")
-    for i, variable in enumerate(model.variables):
-        results[f"{name}_variables/{i}"] = variable.numpy()
-    results[f"{name}_kept"] = np.array([row["kept"] for row in harp_tf.layers.rate_table(model).values()])
-np.savez(folder + "/results.npz", **results)
-"""
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    """Models saved here, and what a fresh process made of the files."""
-    folder = tmp_path_factory.mktemp("saved")
-    np.save(folder / "images.npy", IMAGES)
-    models = {}
-    for name, build in MODELS.items():
-        models[f"{name}_pruned"] = half_pruned(build())
-        models[f"{name}_plain"] = strip(models[f"{name}_pruned"])
-    for name, model in models.items():
-        model.save(folder / f"{name}.keras")
-    subprocess.run([sys.executable, "-c", CHILD, str(folder)], check=True, cwd=ROOT)
-    return models, np.load(folder / "results.npz")
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_stripped_model_loads_where_harp_tf_cannot_be_imported(loaded, name):
-    models, results = loaded
-    for i, expected in enumerate(outputs_of(models[f"{name}_plain"])):
-        np.testing.assert_array_equal(results[f"{name}_plain/{i}"], expected)
-    assert results["refused"]  # the pruned one does need harp_tf: the import was really blocked
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_half_pruned_model_loads_in_a_fresh_process(loaded, name):
-    models, results = loaded
-    model = models[f"{name}_pruned"]
-    for i, expected in enumerate(outputs_of(model)):
-        np.testing.assert_array_equal(results[f"{name}_pruned/{i}"], expected)
-    for i, variable in enumerate(model.variables):
-        np.testing.assert_array_equal(results[f"{name}_variables/{i}"], variable, err_msg=variable.path)
-    assert results[f"{name}_kept"].tolist() == [row["kept"] for row in rate_table(model).values()]
-
-
-def test_weights_files(tmp_path):
-    pruned = half_pruned(nested())
-    pruned.save_weights(tmp_path / "pruned.weights.h5")
-    again = prune(nested(), 0.7, verbose=False)
-    again.load_weights(tmp_path / "pruned.weights.h5")
-    for found, expected in zip(again.variables, pruned.variables, strict=True):
-        np.testing.assert_array_equal(found, expected, err_msg=expected.path)
-
-
-def test_a_pruned_model_trains_with_plain_keras():
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, name="hidden"), layers.Dense(3, name="head")])
-    pruned = prune(model, 0.5, verbose=False)
-    before = {k.path: k.scores.scores.numpy() for k in pruned_kernels(pruned)}
-    images = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    pruned.compile(keras.optimizers.SGD(0.1), loss)
-    pruned.fit(images, np.arange(8) % 3, epochs=1, verbose=0)
-    for kernel in pruned_kernels(pruned):
-        assert not np.array_equal(before[kernel.path], kernel.scores.scores)
-        np.testing.assert_array_equal(kernel.variable, model.get_layer(kernel.layer.name).kernel)
-    np.testing.assert_allclose(pruned.predict(images, verbose=0), pruned(images), rtol=1e-4, atol=1e-5)
-    lines = []
-    pruned.summary(print_fn=lines.append)
-    assert "PrunedDense" in "".join(lines)

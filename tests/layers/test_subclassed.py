@@ -8,6 +8,7 @@ from keras import layers
 from harp_tf.layers import prune, pruned_kernels, rate_table, set_stage, strip
 from harp_tf.layers.rebuild import walk
 from harp_tf.types import HarpError
+from tests.layers.uncopyable import Lazy, Subclass
 from tests.layers.zoo import MODELS, Net, randomise
 
 IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 3)).astype(np.float32)
@@ -16,17 +17,6 @@ IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 3)).astype(np.float32)
 def built(model, inputs=IMAGES):
     model(inputs)
     return model
-
-
-class NoConfig(keras.Model):
-    """Not saved by Keras either."""
-
-    def __init__(self, units):
-        super().__init__(name="no_config")
-        self.dense = layers.Dense(units)
-
-    def call(self, inputs):
-        return self.dense(inputs)
 
 
 class Grows(keras.Model):
@@ -42,20 +32,6 @@ class Grows(keras.Model):
 
     def get_config(self):
         return {}
-
-
-class BuildsNothing(layers.Layer):
-    """Its build() leaves its layer to the first call."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = layers.Dense(3, name="late")
-
-    def build(self, input_shape):
-        self.size = input_shape[-1]
-
-    def call(self, inputs):
-        return self.dense(inputs)
 
 
 def test_names_of_layers_are_given_names_attributes_and_positions():
@@ -117,8 +93,8 @@ def test_it_trains_with_plain_keras_in_both_stages():
     ("make", "message"),
     [
         (
-            lambda: built(NoConfig(3), IMAGES[:, 0, 0]),
-            r"'no_config' cannot be rebuilt from its configuration \(.*Please implement `get_config\(\)`.\). Give "
+            lambda: built(Subclass(3), IMAGES[:, 0, 0]),
+            r"'subclass' cannot be rebuilt from its configuration \(.*Please implement `get_config\(\)`.\). Give "
             r"custom layers and models a get_config\(\)",
         ),
         (lambda: Net(4), r"'net' has no weights yet. Add keras.Input\(...\) or call it on a batch first"),
@@ -148,9 +124,9 @@ def test_a_copy_with_other_layers():
 
 def test_a_layer_that_builds_its_layers_too_late():
     inputs = keras.Input((5,))
-    model = keras.Model(inputs, BuildsNothing(name="lazy")(inputs))
+    model = keras.Model(inputs, Lazy(name="lazy")(inputs))
     with pytest.raises(
-        HarpError, match=r"BuildsNothing 'lazy', made .* no layers with weights late. .* build them in build\(self, inp"
+        HarpError, match=r"Lazy 'lazy', made .* no layers with weights late. .* build them in build\(self, inp"
     ):
         prune(model, 0.5)
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from harp_tf.layers import kernel_nonzeros, prune, pruned_kernels, rate_table, strip
+from tests.layers.nets import randomise_scores
 from tests.layers.zoo import LAYERS, inputs_for, randomise
 
 
@@ -14,12 +15,7 @@ def pruned(request):
     layer_class, options, shape = LAYERS[request.param]
     inputs = keras.Input(shape)
     model = randomise(keras.Model(inputs, layer_class(**options, name="layer")(inputs)))
-    pruned = prune(model, 0.5, verbose=False)
-    draws = np.random.default_rng(1)
-    for kernel in pruned_kernels(pruned):
-        kernel.scores.scores.assign(draws.normal(size=kernel.scores.shape))
-        kernel.scores.set_rate(draws.uniform(0.2, 0.45))
-    return pruned
+    return randomise_scores(prune(model, 0.5, verbose=False), 0.2, 0.45, seed=1)
 
 
 def test_strip_keeps_the_outputs_and_the_counts(pruned):

@@ -20,6 +20,7 @@ from harp_tf.layers import (
     strip,
 )
 from harp_tf.layers.rebuild import walk
+from tests.layers.nets import randomise_scores
 from tests.layers.zoo import COMPOSITES, MODELS, inputs_for, randomise
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +31,7 @@ def outputs_of(model, inputs):
 
 
 def half_pruned(model):
-    pruned = prune(model, 0.6, verbose=False)
-    draws = np.random.default_rng(2)
-    for kernel in pruned_kernels(pruned):
-        kernel.scores.scores.assign(draws.normal(size=kernel.scores.shape))
-        kernel.scores.set_rate(draws.uniform(0.1, 0.38))
-    return pruned
+    return randomise_scores(prune(model, 0.6, verbose=False), 0.1, 0.38, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +140,7 @@ def test_losses_of_activity_regularizers_stay():
 
 # Saved files in fresh processes ----------------------------------------------------------------------------------
 
-# The others are as in test_prune.py.
+# The others are as in test_strip.py.
 SAVED = ("transformer", "own functional", "subclassed", "subclass nested", "time distributed", "custom block")
 
 CHILD = """
