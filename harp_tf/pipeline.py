@@ -209,7 +209,7 @@ class Run:
             callbacks=[
                 training.StopOnNaN(),
                 best,
-                *callbacks,  # after KeepBest, so that at the end they see the weights that it kept
+                *callbacks,
                 training.MetricsLog(self.dir, stage),
                 *([] if interactive else [training.EpochLine(stage, epochs, self.say)]),
             ],

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from harp_tf import report
 from harp_tf.config import RunConfig
+from harp_tf.pipeline import Run
+from tests.runs import TINY_MODULE, tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,3 +114,60 @@ def small_run(tmp_path_factory, small_flags) -> tuple[Path, Ended]:
     ended = in_a_new_process("-m", "harp_tf.train", f"--flagfile={small_flags}", f"--run_dir={run_dir}")
     assert ended.status == 0, ended.err
     return run_dir, ended
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "tiny.keras"
+    tiny_model().save(path)
+    return path
+
+
+@pytest.fixture
+def module_of_a_user(tmp_path, monkeypatch):
+    (tmp_path / "tiny_of_a_user.py").write_text(TINY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """The pictures cost seconds a run; test_run_directory.py looks at those of a whole run."""
+    monkeypatch.setattr(report, "write_plots", lambda run_dir: None)
+
+
+@pytest.fixture
+def lines():
+    """What runs said."""
+    return []
+
+
+@pytest.fixture
+def tiny(tmp_path, tiny_file, lines):
+    """Makes a run of one epoch a stage on a few digits, from the tiny .keras file where it is not told otherwise."""
+
+    def make(**settings) -> Run:
+        defaults = {
+            "run_dir": str(tmp_path / "run"),
+            "init_from": str(tiny_file),
+            "stages": ("prune",),
+            "train_limit": 128,
+            "test_limit": 60,
+            "batch_size": 32,
+            "attack_steps": 1,
+            "eval_steps": 1,
+            "eps": 0.1,
+            "target_sparsity": 0.9,
+            "gamma": 0.5,
+            "pretrain_epochs": 1,
+            "prune_epochs": 1,
+            "finetune_epochs": 1,
+        }
+        return Run(RunConfig(**{**defaults, **settings}), say=lines.append)
+
+    return make
+
+
+@pytest.fixture
+def copy(small_run, tmp_path):
+    """A copy of the small run's directory, to be changed."""
+    return shutil.copytree(small_run[0], tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""What is measured at which radius; how whole models and files are measured is tested in test_pipeline.py."""
+"""What is measured at which radius; how whole models and files are measured is tested in test_evaluate.py."""
 
 import pytest
 

@@ -9,8 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from harp_tf.report import labels, plots, table, theme, warnings
+from harp_tf.report import labels, plots, table, theme
 from harp_tf.report.run import Run, read_run
+from harp_tf.report.warnings import found as found_warnings
 
 CAPTIONS = {
     "results": "Accuracy on the test set, natural and under attack.",
@@ -134,7 +135,7 @@ def _warnings(run: Run) -> str:
         return ""
     items = "".join(
         f"<li><strong>{escape(check)}</strong> {escape(what)}. {_typeset(text)}</li>"
-        for what, check, text in warnings.found(run.results)
+        for what, check, text in found_warnings(run.results)
     )
     return f'<ul class="warnings">{items}</ul>' if items else "<p>The checks of the attacks found nothing.</p>"
 

@@ -221,12 +221,11 @@ class AdversarialModel(SavedTraining):
             adversarial = images
             if self.attack is not None:
                 adversarial = self.attack(self._infer, images, labels, tf.constant([self.seed, 0]))
-            terms, regularisation = self._terms(self._infer, images, adversarial, labels)
+            terms, loss = self._terms(self._infer, images, adversarial, labels, weights)
             if terms.natural_logits is None:
                 terms = dataclasses.replace(terms, natural_logits=self._infer(images))
             if terms.adversarial_logits is None and self.attack is not None:
                 terms = dataclasses.replace(terms, adversarial_logits=self._infer(adversarial))
-        loss = _mean(terms.robust, weights) + self.gamma * self.hw_loss() + regularisation
         self._record(terms, labels, weights, loss)
         return self._results(terms, images, labels, weights)
 
@@ -275,11 +274,10 @@ class AdversarialModel(SavedTraining):
                 with tape.stop_recording():
                     adversarial = craft()
                 tape.watch(adversarial)
-                terms, regularisation = self._terms(self._train, images, adversarial, labels)
+                terms, loss = self._terms(self._train, images, adversarial, labels, weights)
                 with tape.stop_recording():
                     if terms.natural_logits is None and look_at_clean:
                         terms = dataclasses.replace(terms, natural_logits=self._infer(images))
-            loss = _mean(terms.robust, weights) + self.gamma * self.hw_loss() + regularisation
             scaled = self.optimizer.scale_loss(loss)
         # The images' gradient costs nothing where it is not used: the graph is pruned.
         *gradients, image_gradient = tape.gradient(scaled, [*variables, adversarial])
@@ -289,12 +287,13 @@ class AdversarialModel(SavedTraining):
             kernel.follow()
         return terms, image_gradient
 
-    def _terms(self, predict, images, adversarial, labels) -> tuple[losses.LossTerms, tf.Tensor]:
-        """The terms of the robust loss and the network's own regularisation, a float32 scalar."""
+    def _terms(self, predict, images, adversarial, labels, weights) -> tuple[losses.LossTerms, tf.Tensor]:
+        """The terms of the robust loss, and the whole loss: with size penalty and the network's own regularisation."""
         terms = self.robust_loss(predict, images, adversarial, labels)
         # Read at once: every pass of the network replaces its layers' losses, passes of an attack too.
         own = [tf.cast(loss, tf.float32) for loss in self.network.losses]
-        return terms, tf.add_n(own) if own else tf.constant(0.0)
+        regularisation = tf.add_n(own) if own else tf.constant(0.0)
+        return terms, _mean(terms.robust, weights) + self.gamma * self.hw_loss() + regularisation
 
     def _train(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.network(images, training=True), tf.float32)

@@ -6,7 +6,7 @@ import pytest
 import harp_tf
 from harp_tf.layers import layer_costs, project_to_budget, pruned_kernels, rate_table, strip
 from tests.layers import topologies
-from tests.layers.test_mask_sources import randomise_scores
+from tests.layers.nets import randomise_scores
 
 
 def multiply_adds(model) -> int:

@@ -1,6 +1,5 @@
 """A run that removes channels, then weights: one file that is small and fast, within both budgets."""
 
-import json
 import math
 from pathlib import Path
 
@@ -8,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from harp_tf import deploy, layers, pruning, report, strategies
+from harp_tf import deploy, layers, pruning, strategies
 from harp_tf.config import RunConfig
 from harp_tf.pipeline import Run
 from harp_tf.report.run import read_run
 from harp_tf.types import HarpError
+from tests.runs import read, untimed_metrics
 
 CHANNEL_SPARSITY = 0.4
 
@@ -55,21 +55,12 @@ def run_dir(small_run, said, tmp_path_factory) -> Path:
     return path
 
 
-def read(path: Path):
-    return json.loads(path.read_text())
-
-
 def nonzeros(model: keras.Model) -> int:
     return sum(kept for _, kept in layers.kernel_nonzeros(model).values())
 
 
 def multiply_adds(model: keras.Model) -> int:
     return sum(cost.multiply_adds for cost in layers.layer_costs(model).values())
-
-
-def metrics(path: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def test_both_budgets_are_kept_in_the_model_and_in_the_file(run_dir):
@@ -113,17 +104,12 @@ def test_sparsity_is_relative_to_the_dense_model_and_counts_are_those_of_the_fil
 
 
 def test_the_report_tells_of_both_parts(run_dir, said):
-    assert [line["stage"] for line in metrics(run_dir)] == ["prune_channels", "prune", "finetune"]
-    assert all(path.endswith("/inputs") for path in metrics(run_dir)[0]["rates"])
+    assert [line["stage"] for line in untimed_metrics(run_dir)] == ["prune_channels", "prune", "finetune"]
+    assert all(path.endswith("/inputs") for path in untimed_metrics(run_dir)[0]["rates"])
     assert [line.split(" 1/1")[0] for line in said if " 1/1  loss" in line] == ["prune_channels", "prune", "finetune"]
     assert list(read_run(run_dir).stages) == ["prune_channels", "prune", "finetune"]
     page = (run_dir / "report.html").read_text()
     assert "prune_channels" in page and "rates_channel.json" in page
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    monkeypatch.setattr(report, "write_plots", lambda run_dir: None)
 
 
 def test_a_second_run_stage_by_stage_gives_the_same_bytes(small_run, run_dir, tmp_path, no_plots):
@@ -132,7 +118,7 @@ def test_a_second_run_stage_by_stage_gives_the_same_bytes(small_run, run_dir, tm
     Run(settings(small_run, again, init_from=None, stages=("finetune",)), say=lambda line: None).run()
     for name in ("rates_channel.json", "rates.json", "dense.keras", "scored.keras", "pruned.keras"):
         assert (again / name).read_bytes() == (run_dir / name).read_bytes(), name
-    assert metrics(again) == metrics(run_dir)
+    assert untimed_metrics(again) == untimed_metrics(run_dir)
 
 
 def test_channels_that_leave_fewer_weights_than_permitted_are_refused_before_the_training(small_run, tmp_path):

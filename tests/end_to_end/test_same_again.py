@@ -3,22 +3,10 @@
 import json
 import shutil
 
-import pytest
-
-from harp_tf import report
+from tests.runs import untimed_metrics
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
 MODELS = ["dense.keras", "scored.keras", "pruned.keras", "model.tflite", "model_sparse.tflite"]
-
-
-def metrics(run_dir):
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    monkeypatch.setattr(report, "write_plots", lambda run_dir: None)
 
 
 def test_stage_by_stage_in_this_process_equals_one_go_in_another(program, small_run, small_flags, tmp_path, no_plots):
@@ -29,7 +17,7 @@ def test_stage_by_stage_in_this_process_equals_one_go_in_another(program, small_
         assert f"== {stage} ==" in ended.out and ended.out.count("\n== ") == 1
     for name in ["rates.json", "results.json", *MODELS]:
         assert (run_dir / name).read_bytes() == (small_run[0] / name).read_bytes(), name
-    assert metrics(run_dir) == metrics(small_run[0])
+    assert untimed_metrics(run_dir) == untimed_metrics(small_run[0])
     settings = [json.loads((path / "config.json").read_text())["flags"] for path in (run_dir, small_run[0])]
     assert {key for key in settings[0] if settings[0][key] != settings[1][key]} == {"run_dir", "stages"}
 
@@ -46,6 +34,6 @@ def test_finetune_again_starts_from_the_pruned_model_not_from_the_finetuned(
     assert ended.status == 0, ended.err
     for name in ("dense.keras", "scored.keras", "pruned.keras", "rates.json", "model.tflite"):
         assert (run_dir / name).read_bytes() == (small_run[0] / name).read_bytes(), name
-    assert metrics(run_dir) == metrics(small_run[0])
+    assert untimed_metrics(run_dir) == untimed_metrics(small_run[0])
     # They told of the model that is no more.
     assert not (run_dir / "model_sparse.tflite").exists() and not (run_dir / "results.json").exists()

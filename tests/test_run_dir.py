@@ -1,0 +1,109 @@
+"""The directory of a run: what an earlier run left, and what a new one may remove."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from harp_tf.pipeline import Run
+from harp_tf.types import HarpError
+from tests.runs import contents, read
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Training that does nothing, for what happens before it."""
+    for stage in ("_pretrain", "_prune", "_finetune"):
+        monkeypatch.setattr(Run, stage, lambda self: None)
+
+
+@pytest.mark.parametrize("stages", [["--stages=pretrain"], ["--stages=prune"], ["--stages=finetune"], []])
+def test_an_earlier_run_is_not_touched_without_overwrite(program, copy, small_flags, stages):
+    before = contents(copy)
+    line = program("train", f"--flagfile={small_flags}", f"--run_dir={copy}", *stages).error
+    assert "holds an earlier run" in line and "--overwrite" in line and str(copy) in line
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "results.json", "dense.keras", "plots/loss.png"])
+def test_any_file_of_a_run_makes_it_an_earlier_run(tiny, tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(HarpError, match="holds an earlier run.*--overwrite"):
+        tiny()
+
+
+def test_files_of_others_do_not(tiny, idle, tmp_path):
+    (tmp_path / "run" / "plots").mkdir(parents=True)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    tiny().run()
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_overwrite_removes_only_what_a_run_wrote(tiny, idle, copy):
+    foreign = {"notes.txt": "a", "plots/mine.txt": "b", "tensorboard/pretrain/deeper/mine": "c", "dense.keras.bak": "d"}
+    for name, text in foreign.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(text)
+    tiny(run_dir=str(copy), overwrite=True).run()
+    assert set(contents(copy)) == {*foreign, "config.json", "report.html"}
+    assert all((copy / name).read_text() == text for name, text in foreign.items())
+    assert read(copy / "config.json")["flags"]["init_from"].endswith("tiny.keras")
+
+
+@pytest.mark.parametrize(
+    "first, removed, stages_left",
+    [
+        ("prune", {"scored.keras", "rates.json", "pruned.keras", "model_sparse.tflite", "results.json"}, ["pretrain"]),
+        ("finetune", {"model_sparse.tflite", "results.json"}, ["pretrain", "prune"]),
+    ],
+)
+def test_overwrite_of_a_later_stage_keeps_what_it_builds_upon(tiny, idle, copy, first, removed, stages_left):
+    before = contents(copy)
+    tiny(run_dir=str(copy), init_from=None, stages=(first,), overwrite=True, train_limit=256).run()
+    after = contents(copy)
+    gone = {name for name in set(before) - set(after) if not name.startswith("tensorboard")}
+    assert gone == removed
+    assert after["dense.keras"] == before["dense.keras"] and after["model.tflite"] == before["model.tflite"]
+    assert {name.split("/")[1] for name in after if name.startswith("tensorboard")} == set(stages_left)
+    kept = [line for line in before["metrics.jsonl"].splitlines() if json.loads(line)["stage"] in stages_left]
+    assert after["metrics.jsonl"].splitlines() == kept
+
+
+def test_a_half_line_of_a_killed_run_is_dropped(tiny, idle, copy):
+    for name in ("results.json", "model_sparse.tflite"):
+        (copy / name).unlink()
+    shutil.rmtree(copy / "tensorboard" / "finetune")
+    whole = (copy / "metrics.jsonl").read_bytes()
+    pruned = b"".join(line for line in whole.splitlines(keepends=True) if b'"finetune"' not in line)
+    (copy / "metrics.jsonl").write_bytes(pruned + b'{"stage": "finetune", "ep')
+    tiny(run_dir=str(copy), init_from=None, stages=("finetune",)).run()
+    assert (copy / "metrics.jsonl").read_bytes() == pruned
+
+
+@pytest.mark.parametrize("stage, name", [("prune", "dense.keras"), ("finetune", "scored.keras")])
+def test_overwrite_does_not_remove_what_the_run_starts_from(tiny, idle, copy, stage, name):
+    before = contents(copy)
+    for origin in (copy, copy / name, os.path.relpath(copy / name)):
+        with pytest.raises(HarpError, match=f"--overwrite would remove .*{name}.*leave out --init_from"):
+            tiny(run_dir=str(copy), init_from=str(origin), stages=(stage,), overwrite=True)
+    assert contents(copy) == before
+
+
+def test_a_mistake_is_found_before_overwrite_removes_anything(tiny, copy):
+    before = contents(copy)
+    for mistake in ({"batch_size": 10_000}, {"dataset": "npz:none.npz"}, {"strategy": "none.json"}, {"model": "none"}):
+        with pytest.raises(HarpError):
+            tiny(run_dir=str(copy), **{"init_from": None, "stages": ("pretrain", "prune"), **mistake}, overwrite=True)
+    assert contents(copy) == before
+
+
+@pytest.mark.slow
+def test_a_network_whose_numbers_are_no_numbers_stops(tiny):
+    run = tiny(prune_learning_rate=1e30, loss="natural", prune_epochs=2)
+    with pytest.raises(HarpError, match="loss became (nan|inf).*between steps"):
+        run.run()
