@@ -1,19 +1,15 @@
 """A run directory: from settings to a trained, pruned, exported and measured model."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
 from harp_tf import (
-    attacks,
     compaction,
-    compression,
     data,
     deploy,
     layers,
-    losses,
     measure,
     models,
     pruning,
@@ -23,12 +19,12 @@ from harp_tf import (
 )
 from harp_tf.config import RunConfig
 from harp_tf.files import save_keras, write_json
+from harp_tf.fitting import Fitting
 from harp_tf.measure import Measurement
-from harp_tf.run_dir import CHANNEL_PART, TRAINING_STAGES, RunDirectory
+from harp_tf.run_dir import CHANNEL_PART, RunDirectory
 from harp_tf.types import HarpError
 
 _RESULTS = ("dense", "pruned", "tflite", "tflite_sparse")
-_EVALUATION_BATCH = 256
 
 
 class Run:
@@ -65,9 +61,7 @@ class Run:
             download=config.download,
             data_dir=config.data_dir,
         )
-        self.attack = attacks.PGD(
-            eps=config.eps, norm=config.norm, step_size=config.attack_step_size, steps=config.attack_steps
-        )
+        self.fitting = Fitting(config, self.data, self.directory, say)
         self.final_attacks = measure.final_attacks(config, config.eps)
         self.network = self._starting_model() if self.directory.trains() else None
         self._check_network()
@@ -139,7 +133,7 @@ class Run:
     # Training ----------------------------------------------------------------------------------------------------
 
     def _pretrain(self) -> None:
-        self._train("pretrain", self.config.pretrain_epochs, self.config.pretrain_learning_rate)
+        self.fitting.fit(self.network, "pretrain", self.config.pretrain_epochs, self.config.pretrain_learning_rate)
         save_keras(self.network, self.dir / "dense.keras")
 
     def _prune(self) -> None:
@@ -157,7 +151,9 @@ class Run:
 
     def _learn_masks(self, stage: str, file: str, strategy: str) -> None:
         callbacks = [] if self.config.mode == "score" else [training.StepwiseRegularization(self.config.gamma)]
-        best = self._train(stage, self.config.prune_epochs, self.config.prune_learning_rate, callbacks)
+        best = self.fitting.fit(
+            self.network, stage, self.config.prune_epochs, self.config.prune_learning_rate, callbacks
+        )
         if best.projected:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
@@ -173,50 +169,8 @@ class Run:
         if not (self.dir / "rates.json").exists():  # it was pruned in another directory
             write_json(self.dir / "rates.json", pruning.rates(self.network, self.config.strategy, projected=False))
         layers.set_stage(self.network, "finetune")
-        self._train("finetune", self.config.finetune_epochs, self.config.finetune_learning_rate)
+        self.fitting.fit(self.network, "finetune", self.config.finetune_epochs, self.config.finetune_learning_rate)
         self._save_pruned()
-
-    def _train(self, stage: str, epochs: int, learning_rate: float, callbacks=()) -> training.KeepBest:
-        c = self.config
-        split = self.data.train
-        steps = split.steps_per_epoch(c.batch_size)
-        # The schedule counts updates, and the loss free makes several of each batch.
-        updates = steps * (c.replays if c.loss == "free" else 1)
-        seed = c.seed * len(TRAINING_STAGES) + TRAINING_STAGES.index("prune" if stage == CHANNEL_PART else stage)
-        trainer = training.AdversarialModel(
-            self.network,
-            losses.get(c.loss, beta=c.beta, batch_size=c.batch_size, replays=c.replays),
-            self.attack,
-            weight_decay=c.weight_decay,
-            seed=seed,
-        )
-        warmup = round(c.warmup_epochs * updates) if stage == "pretrain" else 0
-        rate = compression.LearningRate(learning_rate, epochs * updates, c.schedule, warmup)
-        if c.optimizer == "sgd":
-            optimizer = keras.optimizers.SGD(rate, momentum=c.momentum)
-        else:
-            optimizer = keras.optimizers.Adam(rate)
-        trainer.compile(optimizer)
-        best = training.KeepBest()
-        interactive = sys.stdout.isatty()
-        trainer.fit(
-            split.training_batches(c.batch_size, seed=seed),
-            epochs=epochs,
-            steps_per_epoch=steps,
-            validation_data=self.data.validation.batches(_EVALUATION_BATCH),
-            shuffle=False,
-            verbose=1 if interactive else 0,
-            callbacks=[
-                training.StopOnNaN(),
-                best,
-                *callbacks,
-                training.MetricsLog(self.dir, stage),
-                *([] if interactive else [training.EpochLine(stage, epochs, self.say)]),
-            ],
-        )
-        if best.best_epoch is not None:
-            self.say(f"Kept epoch {best.best_epoch + 1} of {epochs}, the best on the validation split.")
-        return best
 
     # Artefacts and figures ---------------------------------------------------------------------------------------
 

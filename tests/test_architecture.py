@@ -21,7 +21,7 @@ LEVELS = [
     {"training", "baselines", "compaction", "deploy", "report"},
     {"config"},
     {"run_dir"},
-    {"measure", "pruning"},
+    {"fitting", "measure", "pruning"},
     {"cli_flags", "pipeline"},
     {"train", "evaluate", "export", "compare"},
     {"harp_tf"},  # the package's __init__.py: the public names

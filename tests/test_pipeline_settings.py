@@ -75,12 +75,17 @@ def test_the_schedule_of_free_counts_its_replays(tiny, module_of_a_user):
 
 def test_settings_of_the_attacks(tiny):
     run = tiny(eps=0.2, norm="l2", attack_steps=4, eval_steps=7)
-    assert (run.attack.eps, run.attack.norm, run.attack.steps, run.attack.step_size) == (0.2, "l2", 4, 0.05)
+    assert (
+        run.fitting.attack.eps,
+        run.fitting.attack.norm,
+        run.fitting.attack.steps,
+        run.fitting.attack.step_size,
+    ) == (0.2, "l2", 4, 0.05)
     (name, final), = run.final_attacks.items()  # fmt: skip
     assert name == "pgd7"
     assert (final.eps, final.norm, final.steps) == (0.2, "l2", 7) and final.step_size == pytest.approx(0.02)
     run = tiny(attack_step_size=0.0, eval_step_size=0.0)
-    assert run.attack.step_size == 0.0 and run.final_attacks["pgd1"].step_size == 0.0
+    assert run.fitting.attack.step_size == 0.0 and run.final_attacks["pgd1"].step_size == 0.0
 
 
 def test_settings_of_the_data_and_the_pruning(tiny):
@@ -127,7 +132,7 @@ def test_a_run_by_channels(tiny):
 def test_every_setting_is_used():
     """A flag that nobody reads would be a promise that nobody keeps."""
     folder = pipeline.Path(pipeline.__file__).parent
-    files = ("pipeline.py", "pruning.py", "measure.py", "run_dir.py", "train.py", "config.py")
+    files = ("pipeline.py", "fitting.py", "pruning.py", "measure.py", "run_dir.py", "train.py", "config.py")
     sources = "".join((folder / name).read_text() for name in files)
     for name in RunConfig.__dataclass_fields__:
         assert any(f"{owner}.{name}" in sources for owner in ("config", "c", "self")), name

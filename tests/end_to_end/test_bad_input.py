@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from harp_tf import pipeline
+from harp_tf import fitting
 
 SHAPE = (8, 8, 1)
 
@@ -20,7 +20,7 @@ def refused(program, tmp_path, monkeypatch):
     """Runs `train`, which must refuse, and returns its line; nothing may be trained or written."""
 
     def run(*flags: str) -> str:
-        monkeypatch.setattr(pipeline.Run, "_train", lambda *args: pytest.fail("the training began"))
+        monkeypatch.setattr(fitting.Fitting, "fit", lambda *args: pytest.fail("the training began"))
         run_dir = tmp_path / "run"
         line = program("train", f"--run_dir={run_dir}", "--train_limit=60", "--batch_size=16", *flags).error
         assert not run_dir.exists() or list(run_dir.iterdir()) == []
