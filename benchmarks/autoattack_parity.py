@@ -8,18 +8,14 @@ Random numbers differ, so verdicts of single images may. Writes benchmarks/resul
 
 import argparse
 import json
-import os
-import re
 import resource
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import attack_sides
 from harp_tf import attacks, data, models
-from harp_tf.run_dir import surroundings
 
 EPS, FIRST = 0.1, 5000
 STAGES = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -39,13 +35,7 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    head = {
-        "command": " ".join(
-            ["python -m benchmarks.autoattack_parity", *(re.sub("=.*/", "=", a) for a in sys.argv[1:])]
-        ),
-        "load_average": round(os.getloadavg()[0], 2),
-        **surroundings(),
-    }
+    head = attack_sides.head("autoattack_parity")
     with np.load(arguments.reference, allow_pickle=False) as file:
         reference = {key: file[key] for key in ("clean", "logits", *(f"robust_after_{stage}" for stage in STAGES))}
     images, labels = data.load(f"idx:{arguments.data}", seed=0).test.arrays()
@@ -102,9 +92,7 @@ def main() -> None:
         "cpu_seconds": {stage: round(value, 1) for stage, value in seconds.items()},
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    folder = Path(__file__).parent / "results" / "autoattack_parity"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{arguments.name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    attack_sides.write("autoattack_parity", arguments.name, result)
     print(
         json.dumps({key: result[key] for key in ("clean", "robust_accuracy", "final_verdicts_that_differ")}, indent=2)
     )

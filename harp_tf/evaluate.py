@@ -1,6 +1,5 @@
 """python -m harp_tf.evaluate --target=RUN_DIR|MODEL.keras|MODEL.tflite: accuracy, clean and under attack."""
 
-import json
 from pathlib import Path
 
 from absl import flags
@@ -8,6 +7,7 @@ from absl import flags
 from harp_tf import cli_flags, layers, models, pipeline, report
 from harp_tf.files import write_json
 from harp_tf.measure import Figures, Measurement
+from harp_tf.reading import read_json
 from harp_tf.types import HarpError
 
 _TWINS = {file: f"{name}.keras" for name, file in pipeline.TFLITE_FILES.items()}
@@ -53,11 +53,11 @@ def _earlier(output: Path | None) -> Figures:
     if output is None or not output.exists():
         return {}
     try:
-        content = json.loads(output.read_text(encoding="utf-8"))
+        content = read_json(output)
         if all(isinstance(figures["robust_accuracy"], dict) for figures in content.values()):
             return content
         reason = "it holds something else"
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         reason = repr(error)
     raise HarpError(f"{output} does not hold figures of earlier evaluations: {reason}. Choose another --output.")
 

@@ -11,7 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf import attacks, data, deploy, files, layers, report
+from harp_tf.attacks.precision import half_precision_safe
 from harp_tf.config import RunConfig
+from harp_tf.training.saving import computes_in_float16
 from harp_tf.types import HarpError
 
 _BATCH = 256
@@ -72,7 +74,7 @@ class Measurement:
             key, path = tflite
             predictors[key], sizes[key] = _open_tflite(path)
         sources = [file] if tflite is None else [file, tflite[1]]
-        return self._measure(_logits(model), predictors, sizes, sources, lambda eps: final_attacks(self.config, eps))
+        return self._measure(logits_of(model), predictors, sizes, sources, lambda eps: final_attacks(self.config, eps))
 
     def of_tflite(self, name: str, file: Path, twin: tuple[str, keras.Model, Path] | None) -> Figures:
         """Measures a TFLite file: on its own with attacks that see no gradient, and as crafted on its Keras twin.
@@ -101,7 +103,7 @@ class Measurement:
             self.say(f"Gradient attacks are crafted on {path} and shown to {file}; square attacks the file itself.")
             shown = {key: _predict(model), name: predict}
             self._earlier |= self._measure(
-                _logits(model),
+                logits_of(model),
                 shown,
                 {name: sizes},
                 [path, file],
@@ -237,12 +239,17 @@ def _shower(shown: report.Progress) -> Callable[[attacks.Progress], None]:
     return lambda progress: shown.show(progress.done, progress.work, progress.robust)
 
 
-def _logits(model: keras.Model) -> attacks.Logits:
-    return lambda images: model(images, training=False)
+def logits_of(model: keras.Model) -> attacks.Logits:
+    """A model as attacks see it, in inference mode; in float16 the gradients of what it is confident of would be 0."""
+
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        return model(images, training=False)
+
+    return half_precision_safe(logits) if computes_in_float16(model) else logits
 
 
 def _predict(model: keras.Model) -> attacks.Predict:
-    graph = tf.function(_logits(model), reduce_retracing=True)
+    graph = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
     return lambda images: graph(tf.constant(images)).numpy()
 
 

@@ -17,7 +17,7 @@ class HarpError(ValueError):
 GRANULARITIES = ("weight", "channel")
 PRUNE_MODES = ("harp", "score", "rate")
 BUDGETS = ("weights", "flops")
-STAGES = ("prune", "finetune")
+STAGES = ("prune", "joint", "finetune")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PruningSpec:
             all layers that read it.
         channel_multiple: a number of which the kept channels of a layer are a multiple when the prune stage ends, where
             there are twice as many and the budget allows it; 1 leaves them as they are.
-        stage: "prune" or "finetune", what the model is set to train (see `harp_tf.set_stage`).
+        stage: "prune", "joint" or "finetune", what the model is set to train (see `harp_tf.set_stage`).
     """
 
     target_sparsity: float
@@ -59,11 +59,10 @@ class PruningSpec:
                 f"floor_factor must be a number strictly between 0 and 1, received {self.floor_factor!r}. Each layer "
                 "keeps at least this share of the target rate; 0.1 is the default."
             )
-        multiple = self.channel_multiple
-        if not isinstance(multiple, numbers.Integral) or isinstance(multiple, bool) or multiple < 1:
+        if not is_count(self.channel_multiple):
             raise HarpError(
-                f"channel_multiple must be a whole number of at least 1, received {multiple!r}. Processors like 8; 1 "
-                "rounds nothing."
+                f"channel_multiple must be a whole number of at least 1, received {self.channel_multiple!r}. "
+                "Processors like 8; 1 rounds nothing."
             )
         # Plain floats, so that the spec can be written to JSON.
         object.__setattr__(self, "target_sparsity", float(self.target_sparsity))
@@ -102,7 +101,7 @@ class RateBound:
     def __post_init__(self):
         try:
             re.compile(self.layers)
-        except (re.error, TypeError) as error:
+        except (re.error, TypeError, OverflowError, RecursionError) as error:
             raise HarpError(
                 "rate_bounds expects names, paths or regular expressions of layers, received "
                 f"{self.layers!r} ({error})."
@@ -144,6 +143,11 @@ class RateBound:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a real number; True and False are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether `value` is a plain whole number >= 1, as JSON can hold it; True is not."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:

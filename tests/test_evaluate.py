@@ -36,9 +36,9 @@ def test_evaluate_adds_an_attack_and_loses_none(program, copy):
     assert "PGD-2" in ended.out and "PGD-3" in ended.out and "pruned (.tflite)" in ended.out
 
 
-def test_evaluate_again_gives_the_same_figures_and_never_overwrites(program, copy):
+def test_evaluate_again_gives_the_same_figures_and_never_restarts(program, copy):
     config = read(copy / "config.json")
-    config["flags"]["overwrite"] = True  # as after `train --overwrite`
+    config["flags"]["restart"] = True  # as after `train --restart`
     (copy / "config.json").write_text(json.dumps(config))
     before = contents(copy)
     (copy / "results.json").unlink()

@@ -1,9 +1,12 @@
 """What is measured at which radius; how whole models and files are measured is tested in test_evaluate.py."""
 
+import keras
+import numpy as np
 import pytest
 
+from harp_tf import data
 from harp_tf.config import RunConfig
-from harp_tf.measure import final_attacks, radii
+from harp_tf.measure import Measurement, final_attacks, radii
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,27 @@ def test_the_step_grows_with_the_radius(given, eps, step_size):
 def test_a_run_without_a_radius():
     (attack,) = final_attacks(RunConfig(eps=0.0, eval_step_size=0.01), 0.1).values()
     assert attack.step_size == pytest.approx(0.01)
+
+
+def test_a_network_in_half_precision_is_not_robust_because_its_gradients_vanish(tmp_path):
+    splits = data.load("digits", seed=0)
+    images, labels = splits.train.arrays()
+    pixels = images.reshape(len(images), -1) - 0.5
+    weights = np.linalg.lstsq(pixels, np.eye(10)[labels], rcond=None)[0]
+
+    def figures(policy):
+        inputs = keras.Input(images.shape[1:])
+        dense = keras.layers.Dense(10, use_bias=False, dtype=policy)
+        model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs - 0.5)))
+        dense.set_weights([60.0 * weights])  # so confident that the gradients are no float16 numbers
+        model.save(tmp_path / "model.keras")
+        config = RunConfig(dataset="digits", eps=0.05, attacks=("pgd5",), robust_limit=60)
+        (found,) = Measurement(config, splits).of_keras("model", model, tmp_path / "model.keras").values()
+        checks = {finding["check"] for entries in found["attacks"].values() for e in entries for finding in e["checks"]}
+        return found["natural_accuracy"], found["robust_accuracy"]["pgd5"], checks
+
+    natural, robust, checks = figures("float32")
+    half = figures("mixed_float16")
+    assert natural > 0.85 and robust < natural - 0.3
+    assert half[0] == pytest.approx(natural, abs=0.01) and half[1] == pytest.approx(robust, abs=0.04)
+    assert half[2] == checks

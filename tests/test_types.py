@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from harp_tf.types import HarpError, PruningSpec, RateBound, require_choice
+from harp_tf.types import HarpError, PruningSpec, RateBound, is_count, require_choice
 
 
 def test_rates_of_a_sparsity():
@@ -83,3 +83,17 @@ def test_rate_bounds_that_cannot_be_read(text):
 def test_rate_bounds_out_of_range(text):
     with pytest.raises(HarpError, match="rate_bounds"):
         RateBound.parse(text)
+
+
+@pytest.mark.parametrize(
+    "value, right",
+    [(1, True), (20, True), (0, False), (-1, False), (2.0, False), ("3", False), (True, False), (np.int64(3), False)],
+)
+def test_a_count_is_a_plain_whole_number_from_one_on(value, right):
+    assert is_count(value) is right
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 3000 + ")" * 3000])
+def test_a_regular_expression_beyond_the_limits_of_python(pattern):
+    with pytest.raises(HarpError, match="rate_bounds expects"):
+        RateBound(pattern, 0.1)

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from harp_tf.attacks import objectives
 from harp_tf.attacks.auto_pgd import AutoPGD
-from harp_tf.attacks.base import Logits, is_count
+from harp_tf.attacks.base import Logits
 from harp_tf.attacks.objectives import Objective
 from harp_tf.losses.terms import cross_entropy
-from harp_tf.types import HarpError, require_choice
+from harp_tf.types import HarpError, is_count, require_choice
 
 OBJECTIVES = ("cross_entropy", "dlr")
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Attack, Logits, is_count
+from harp_tf.attacks.base import Attack, Logits
 from harp_tf.attacks.geometry import select
 from harp_tf.attacks.objectives import Objective, misclassified, value_and_gradient
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, is_count
 
 _MOMENTUM = 0.75
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf.attacks.geometry import Norm, norm_of, select
+from harp_tf.attacks.objectives import misclassified
 from harp_tf.configured import Configured
 from harp_tf.types import HarpError
 
@@ -18,11 +19,6 @@ FAULTS = ("", "are not numbers (NaN)", "leave the ball around the image", "leave
 """What can be wrong with a candidate, by the number that `Attack.checked_attempt` gives it; 0 is none."""
 
 _NEXT_TRY = 1_000_003
-
-
-def is_count(value: object) -> bool:
-    """Whether a setting is a whole number >= 1."""
-    return isinstance(value, int) and value >= 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +74,7 @@ class Attack(Configured, abc.ABC):
         def body(number: tf.Tensor, kept: tf.Tensor, fooled: tf.Tensor) -> tuple:
             candidates = craft(number)
             kept = select(fooled, kept, candidates)
-            return number + 1, kept, fooled | (tf.argmax(logits(candidates), -1, tf.int32) != labels)
+            return number + 1, kept, fooled | misclassified(logits(candidates), labels)
 
         state = (tf.constant(0), images, tf.zeros_like(labels, tf.bool))
         return tf.while_loop(lambda n, *_: n < tries, body, state, maximum_iterations=tries)[1]

@@ -98,8 +98,9 @@ def black_box_beats_white_box(before: int, after: int, total: int, share: float)
         Finding(
             "black_box_beats_white_box",
             f"Square, which sees no gradient, fooled the network on {before - after} of the {before} images that the "
-            "gradient attacks left standing: those are too weak, or the network masks its gradients. The true "
-            "robust accuracy is lower: run autoattack, or an attack adapted to the network.",
+            "gradient attacks left standing: those are too weak, or the network masks its gradients. What gradient "
+            "attacks say is too high by as much, and what stands after Square may still fall: run autoattack, Square "
+            "with more queries (square20000), or an attack adapted to the network.",
         )
     ]
 
@@ -155,7 +156,7 @@ def _bounded(logits: Logits, images: tf.Tensor) -> list[Finding]:
 def _gradients(logits: Logits, images: tf.Tensor, labels: tf.Tensor, norm: str) -> list[Finding]:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        loss = cross_entropy(logits(images), labels)
+        loss = cross_entropy(tf.cast(logits(images), tf.float32), labels)  # as attacks see them
     gradient = tape.gradient(loss, images)
     if gradient is None:
         return [

@@ -9,7 +9,7 @@ import tensorflow as tf
 from harp_tf.attacks import checks, figures
 from harp_tf.attacks.base import Attack, Logits
 from harp_tf.attacks.checks import Finding
-from harp_tf.attacks.engine import Engine, Outcome
+from harp_tf.attacks.engine import Engine
 from harp_tf.attacks.predictions import Predict, predicted
 from harp_tf.attacks.square import Square
 from harp_tf.attacks.state import Record, State
@@ -94,6 +94,10 @@ def evaluate(
     records: list[Record] = []
     attacked = next(iter(predictors))
     done = 0
+
+    def tell(work: str, current: Mapping[str, tuple[int, int]]) -> None:
+        progress(Progress(done, work, _robust(records, [*attacks], attacked, current)))
+
     for number, (image_tensor, label_tensor) in enumerate(batches):
         images, labels = image_tensor.numpy(), label_tensor.numpy().astype(np.int32)
         if number == 0:
@@ -107,38 +111,13 @@ def evaluate(
         room = len(labels) if robust_limit is None else max(min(robust_limit - done, len(labels)), 0)
         record = state.load(number) if state else None
         if record is None:
-            correct = {name: predicted(predict, images, name) == labels for name, predict in predictors.items()}
-            record = {"labels": labels, "attacked": np.array(room)}
-            record |= {f"right/{name}": right for name, right in correct.items()}
-            for name, engine in engines.items() if room else ():
-
-                def tell(part: str, standing: int, name: str = name, done: int = done, room: int = room) -> None:
-                    robust = _robust(records, [*attacks], attacked, {name: (standing, room)})
-                    progress(Progress(done, f"{name} {part}".strip(), robust))
-
-                outcome = engine.run(
-                    images[:room],
-                    labels[:room],
-                    np.arange(done, done + room),
-                    predictors,
-                    {predictor: right[:room] for predictor, right in correct.items()},
-                    seed=seed,
-                    progress=tell,
-                )
-                for predictor in predictors:
-                    record[f"standing/{name}/{predictor}"] = outcome.standing[predictor]
-                    record[f"parts/{name}/{predictor}"] = outcome.parts[predictor]
-                if outcome.distances is not None:
-                    record[f"distances/{name}"] = outcome.distances
-                if keep_all or number == 0:
-                    fallen = correct[attacked][:room] & ~outcome.standing[attacked]
-                    rows = np.arange(room) if keep_all else _worth_showing(fallen)
-                    record |= _kept(name, images, labels, outcome, rows, predictors[attacked])
+            keep = None if keep_all else SHOWN if number == 0 else 0
+            record = _record(engines, images, labels, done, room, predictors, seed, keep, tell)
             if state:
                 state.save(number, record)
         records.append(record)
         done += len(labels)
-        progress(Progress(done, "", _robust(records, [*attacks], attacked, {})))
+        tell("", {})
     if not records or findings is None:
         raise HarpError("Expected at least one batch of images to evaluate, received none.")
     here = [*findings]
@@ -161,17 +140,65 @@ def evaluate(
 _KEPT = ("images", "adversarial", "labels", "predicted")
 
 
-def _kept(
-    attack: str, images: np.ndarray, labels: np.ndarray, outcome: Outcome, rows: np.ndarray, predict: Predict
+def _record(
+    engines: Mapping[str, Engine],
+    images: np.ndarray,
+    labels: np.ndarray,
+    place: int,
+    room: int,
+    predictors: Mapping[str, Predict],
+    seed: int,
+    keep: int | None,
+    tell: Callable[[str, Mapping[str, tuple[int, int]]], None],
 ) -> Record:
-    adversarial = outcome.adversarial[rows]
-    values = (images[rows], adversarial, labels[rows], predict(adversarial).argmax(-1))
-    return {f"{key}/{attack}": value for key, value in zip(_KEPT, values)}
+    """Attacks the first `room` images of a batch.
 
+    Args:
+        engines: the attacks by name.
+        images: of the batch.
+        labels: of the batch.
+        place: of its first image in the split.
+        room: how many of its images are attacked.
+        predictors: by name; the first is the attacked one.
+        seed: of the evaluation.
+        keep: of how many examples to keep the adversarial images, those that fell first; None keeps all in order.
+        tell: receives what is being done, and what stands of how many, by attack.
 
-def _worth_showing(fallen: np.ndarray) -> np.ndarray:
-    """Rows of a few examples: those that the attack has brought down first."""
-    return np.concatenate([np.flatnonzero(fallen), np.flatnonzero(~fallen)])[:SHOWN]
+    Returns:
+        Of attacks A and predictors P: labels, attacked, right/P; if images are attacked standing/A/P, parts/A/P and,
+        where A finds distances, distances/A; and of what is kept images/A, adversarial/A, labels/A and predicted/A.
+    """
+    attacked = next(iter(predictors))
+    correct = {name: predicted(predict, images, name) == labels for name, predict in predictors.items()}
+    record = {"labels": labels, "attacked": np.array(room)}
+    record |= {f"right/{name}": right for name, right in correct.items()}
+    for name, engine in engines.items() if room else ():
+
+        def of_part(part: str, standing: int, name: str = name) -> None:
+            tell(f"{name} {part}".strip(), {name: (standing, room)})
+
+        outcome = engine.run(
+            images[:room],
+            labels[:room],
+            np.arange(place, place + room),
+            predictors,
+            {predictor: right[:room] for predictor, right in correct.items()},
+            seed=seed,
+            progress=of_part,
+        )
+        for predictor in predictors:
+            record[f"standing/{name}/{predictor}"] = outcome.standing[predictor]
+            record[f"parts/{name}/{predictor}"] = outcome.parts[predictor]
+        if outcome.distances is not None:
+            record[f"distances/{name}"] = outcome.distances
+        if keep != 0:
+            fallen = correct[attacked][:room] & ~outcome.standing[attacked]
+            first_the_fallen = np.concatenate([np.flatnonzero(fallen), np.flatnonzero(~fallen)])
+            rows = np.arange(room) if keep is None else first_the_fallen[:keep]
+            adversarial = outcome.adversarial[rows]
+            kept = (images[rows], adversarial, labels[rows], predictors[attacked](adversarial).argmax(-1))
+            record |= {f"{key}/{name}": value for key, value in zip(_KEPT, kept)}
+    return record
 
 
 def _robust(

@@ -4,12 +4,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Logits, is_count
+from harp_tf.attacks.base import Logits
 from harp_tf.attacks.fab_projection import onto_hyperplane
 from harp_tf.attacks.geometry import select
 from harp_tf.attacks.minimum_norm import MinimumNorm
 from harp_tf.attacks.objectives import misclassified, target_of_try, targeted_margin, value_and_gradient
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, is_count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,11 @@ def sees_no_gradient(attack: Attack) -> bool:
 
 
 def black_box_parts(attacks: Mapping[str, Attack]) -> dict[str, Attack]:
-    """Of attacks by name, those that need the answers of the model only, parts of cascades included."""
+    """Of attacks by name, those that need the answers of the model only, parts of cascades included.
+
+    Args:
+        attacks: attacks by the names of their figures.
+    """
     found: dict[str, Attack] = {}
     for name, attack in attacks.items():
         if isinstance(attack, Cascade):

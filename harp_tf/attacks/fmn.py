@@ -5,11 +5,11 @@ import math
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Logits, is_count
+from harp_tf.attacks.base import Logits
 from harp_tf.attacks.geometry import L2, select
 from harp_tf.attacks.minimum_norm import MinimumNorm
 from harp_tf.attacks.objectives import margin, misclassified, value_and_gradient
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, is_count
 
 _FINAL_SHARE = 0.01  # of the step size that is left at the end
 _FINAL_GAMMA = 0.001  # relative precision of the radius at the end

@@ -82,5 +82,12 @@ def canonical(name: str) -> str:
 def get_all(
     names: Sequence[str], *, eps: float, norm: str = "linf", step_size: float | None = None
 ) -> dict[str, Attack]:
-    """The attacks of several names by the canonical form of each; arguments and errors as in `get`."""
+    """The attacks of several names by the canonical form of each; errors as in `get`.
+
+    Args:
+        names: names as `get` takes them.
+        eps: radius, in [0, 1] pixels.
+        norm: "linf" or "l2".
+        step_size: of pgd and cw, in [0, 1] pixels; None takes their own.
+    """
     return {canonical(name): get(name, eps=eps, norm=norm, step_size=step_size) for name in names}

@@ -5,10 +5,10 @@ import dataclasses
 import tensorflow as tf
 
 from harp_tf.attacks import draws
-from harp_tf.attacks.base import Attack, Logits, is_count
+from harp_tf.attacks.base import Attack, Logits
 from harp_tf.attacks.objectives import margin, value_and_gradient
 from harp_tf.losses.terms import cross_entropy, kl_from_logits
-from harp_tf.types import HarpError, require_choice
+from harp_tf.types import HarpError, is_count, require_choice
 
 OBJECTIVES = ("cross_entropy", "margin", "kl")
 STARTS = ("uniform", "normal", "clean")

@@ -32,7 +32,8 @@ def merge(earlier: Figures, newer: Figures, norm: str, eps: float) -> Figures:
     if untold and earlier.get("n_robust"):
         counts.append(earlier["n_robust"])
     return {
-        **{key: value for key, value in earlier.items() if key not in newer},
+        # The curves have their place at the end: who measures the same again gets the same file.
+        **{key: value for key, value in earlier.items() if key not in (*newer, "security_curve")},
         **newer,
         "robust_accuracy": {
             **earlier.get("robust_accuracy", {}),

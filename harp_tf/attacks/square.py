@@ -4,11 +4,11 @@ import dataclasses
 
 import tensorflow as tf
 
-from harp_tf.attacks.base import Attack, Logits, is_count
+from harp_tf.attacks.base import Attack, Logits
 from harp_tf.attacks.geometry import select
 from harp_tf.attacks.objectives import margin, misclassified
 from harp_tf.attacks.square_moves import L2Moves, LinfMoves
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, is_count
 
 MOVES = {"linf": LinfMoves, "l2": L2Moves}
 

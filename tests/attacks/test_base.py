@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from harp_tf.attacks import PGD, Attack
-from harp_tf.attacks.base import is_count
 from harp_tf.types import HarpError
 
 IMAGES = tf.random.stateless_uniform([6, 5, 5, 3], [1, 2])
@@ -130,11 +129,6 @@ def test_no_gradient_flows_through_an_attack():
 def test_images_become_float32():
     images = tf.cast(IMAGES, tf.float16)
     assert Astray(eps=0.1)(two_logits, images, LABELS, SEED).dtype == tf.float32
-
-
-@pytest.mark.parametrize("value, right", [(1, True), (20, True), (0, False), (-1, False), (2.0, False), ("3", False)])
-def test_a_count_is_a_whole_number_from_one_on(value, right):
-    assert is_count(value) is right
 
 
 @pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])

@@ -13,7 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harp_tf.attacks import APGD, CW, FGSM, FMN, PGD, APGDTargeted, Attack, FABTargeted, draws, evaluate
+from harp_tf.attacks import APGD, CW, FGSM, FMN, PGD, APGDTargeted, Attack, Cascade, FABTargeted, draws, evaluate
 from harp_tf.attacks.engine import Engine
 from harp_tf.attacks.square import Square
 from harp_tf.types import HarpError
@@ -30,6 +30,9 @@ ATTACKS = {
     "fab_t": partial(FABTargeted, steps=3, targets=2),
     "fmn": partial(FMN, steps=3),
     "square": partial(Square, queries=5),
+    "cascade": lambda **ball: Cascade(
+        **ball, parts=(("pgd", PGD(**ball, steps=2, restarts=2)), ("square", Square(**ball, queries=3)))
+    ),
 }
 
 EXAMPLES = 6
@@ -71,7 +74,7 @@ PROBLEMS = st.builds(
     shape=st.sampled_from([(4, 4, 1), (3, 4, 3), (7,)]),
     classes=st.sampled_from([2, 3, 10]),
     images=st.sampled_from(["float32", "float16", "float64"]),
-    logits=st.sampled_from(["float32", "float16", "float64"]),
+    logits=st.sampled_from(["float32", "float16", "bfloat16", "float64"]),
     seed=st.integers(0, 10**6),
 )
 BALLS = st.builds(dict, eps=st.sampled_from([0.0, 0.01, 0.1, 0.5, 3.0]), norm=st.sampled_from(["linf", "l2"]))
@@ -124,6 +127,33 @@ def test_an_examples_verdict_depends_on_no_other_example(name, problem, ball, or
         np.testing.assert_array_equal(verdicts(rows), together[:, rows])
 
 
+@few
+@given(
+    name=st.sampled_from(sorted(ATTACKS)),
+    problem=PROBLEMS,
+    ball=BALLS,
+    chunk=st.integers(1, EXAMPLES),
+    order=st.permutations(range(EXAMPLES)),
+)
+def test_verdicts_are_never_better_than_the_clean_ones_and_the_same_however_cut(name, problem, ball, chunk, order):
+    images, labels = problem.data()
+    images, labels = tf.cast(images, tf.float32).numpy(), labels.numpy()
+    correct = ~problem.wrong(tf.constant(images), labels)
+    predictors = {"model": lambda batch: tf.cast(problem(tf.constant(batch)), tf.float32).numpy()}
+
+    def standing(chunk, rows) -> np.ndarray:
+        engine = Engine(ATTACKS[name](**ball), problem, problem.shape, problem.classes, chunk=chunk)
+        rows = np.array(rows)
+        outcome = engine.run(images[rows], labels[rows], rows, predictors, {"model": correct[rows]}, seed=3)
+        return outcome.standing["model"]
+
+    together = standing(EXAMPLES, range(EXAMPLES))
+    assert not (together & ~correct).any()
+    if ball["eps"] == 0.0:
+        np.testing.assert_array_equal(together, correct)
+    np.testing.assert_array_equal(standing(chunk, order), together[order])
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_compiled_for_an_evaluation(name, norm):
@@ -143,7 +173,7 @@ def test_compiled_for_an_evaluation(name, norm):
     assert not together[~correct].any()  # no attack makes a wrong answer right
     for rows in ([0, 1], [2], [5, 4, 3]):
         np.testing.assert_array_equal(standing(rows), together[rows])
-    assert engine.traces == 1
+    assert engine.traces == len(engine.parts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
