@@ -6,29 +6,37 @@ PADDING = 4
 _EVALUATION_CROP = 224 / 256
 
 
-def crop_and_flip(images, indices, *, population: int, seed, epoch, flip: bool):
+def draws_of_epoch(population: int, *, seed, epoch):
+    """The random numbers that `crop_and_flip` needs for a data set, once an epoch: cheaper than once a batch.
+
+    Args:
+        population: Number of images in the data set.
+        seed: Integer that keys the draws.
+        epoch: Integer that keys the draws.
+
+    Returns:
+        int32 [population, 3].
+    """
+    return tf.random.stateless_uniform(
+        [population, 3],
+        seed=tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]),
+        maxval=2**31 - 1,
+        dtype=tf.int32,
+    )
+
+
+def crop_and_flip(images, draws, *, flip: bool):
     """Shifts every image by up to 4 pixels, filling with black, and mirrors half of them.
 
     Args:
         images: [batch, H, W, C], any dtype.
-        indices: int64 [batch], which images of the data set these are.
-        population: Number of images in the data set.
-        seed: Integer that keys the draws.
-        epoch: Integer that keys the draws.
+        draws: int32 [batch, 3], the rows of `draws_of_epoch` that belong to these images.
         flip: Whether to mirror at all.
 
     Returns:
         A tensor like `images`.
     """
     height, width = images.shape[1], images.shape[2]
-    # One table of draws for the whole epoch, read at the images' indices: cheaper than a call per image.
-    table = tf.random.stateless_uniform(
-        [population, 3],
-        seed=tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]),
-        maxval=2**31 - 1,
-        dtype=tf.int32,
-    )
-    draws = tf.gather(table, indices)
     padded = tf.pad(images, [[0, 0], [PADDING, PADDING], [PADDING, PADDING], [0, 0]])
     rows = draws[:, :1] % (2 * PADDING + 1) + tf.range(height)
     columns = draws[:, 1:2] % (2 * PADDING + 1) + tf.range(width)

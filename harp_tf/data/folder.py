@@ -1,15 +1,20 @@
 """Folders of images, one folder per class."""
 
+import math
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from harp_tf.data.expansion import check_expansion
 from harp_tf.data.memory import Labelled, stratified_cut
 from harp_tf.types import HarpError
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 TEST_FRACTION = 0.2
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
 def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
@@ -17,7 +22,8 @@ def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
 
     Args:
         folder: Holds `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` (then a fifth of every
-            class becomes the test set); JPEG as well. All images must be of one size.
+            class becomes the test set); JPEG as well. All images must be of one size. `folder` may be a link; links
+            inside it must stay inside it.
         seed: Keys the cut of the test set, where the folder has none.
 
     Returns:
@@ -26,17 +32,26 @@ def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     Raises:
         HarpError: If a folder or its images cannot be used; the message names the culprit.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
+    root = Path(os.path.expanduser(folder))
+    try:
+        return _load(root, seed)
+    except (OSError, ValueError) as error:
+        if isinstance(error, HarpError):
+            raise
+        raise HarpError(f"The folder '{root}' could not be read ({error}).") from error
+
+
+def _load(root: Path, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
+    if not os.path.isdir(root):
         raise HarpError(f"There is no folder '{root}'. Give one with train/CLASS/*.png and test/CLASS/*.png.")
     if not (root / "train").is_dir():
-        images, labels, names = _read(root)
+        images, labels, names = _read(root, root)
         train, test = stratified_cut(labels, TEST_FRACTION, seed)
         return (images[train], labels[train]), (images[test], labels[test]), names
     if not (root / "test").is_dir():
         raise HarpError(f"'{root}' has a folder 'train' but no folder 'test'. Add one, or give '{root / 'train'}'.")
-    images, labels, names = _read(root / "train")
-    test_images, test_labels, test_names = _read(root / "test")
+    images, labels, names = _read(root / "train", root)
+    test_images, test_labels, test_names = _read(root / "test", root)
     if names != test_names:
         raise HarpError(
             f"'{root}': the classes in train are {list(names)}, in test {list(test_names)}; they must agree."
@@ -46,13 +61,14 @@ def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     return (images, labels), (test_images, test_labels), names
 
 
-def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _read(folder: Path, root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
         raise HarpError(f"'{folder}' holds {len(classes)} class folder(s); expected one folder per class, at least 2.")
     files = []
     labels = []
     for label, directory in enumerate(classes):
+        _check_class(directory, root)
         found = sorted(path for path in directory.iterdir() if path.suffix.lower() in ENDINGS)
         if len(found) < 2:
             raise HarpError(
@@ -61,19 +77,55 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
             )
         files += found
         labels += [label] * len(found)
-    images = [_decode(path) for path in files]
-    for path, image in zip(files, images):
-        if image.shape[:2] != images[0].shape[:2]:
+    sizes = [_size(path, root) for path in files]
+    for path, size in zip(files, sizes):
+        if size != sizes[0]:
             raise HarpError(
-                f"'{path}' has {image.shape[0]}x{image.shape[1]} pixels (height x width), '{files[0]}' "
-                f"{images[0].shape[0]}x{images[0].shape[1]}. Resize all images to one size."
+                f"'{path}' has {size[0]}x{size[1]} pixels (height x width), '{files[0]}' "
+                f"{sizes[0][0]}x{sizes[0][1]}. Resize all images to one size."
             )
+    check_expansion(folder, sum(path.stat().st_size for path in files), 3 * len(files) * math.prod(sizes[0]))
+    images = [_decode(path) for path in files]
     colour = any(image.shape[-1] >= 3 for image in images)
     return (
         np.stack([_channels(image, colour) for image in images]),
         np.array(labels),
         tuple(d.name for d in classes),
     )
+
+
+def _check_class(directory: Path, root: Path) -> None:
+    """Refuses a folder whose name cannot be written into reports, or that lies elsewhere."""
+    if not directory.name.isprintable():  # line breaks, or bytes that are no UTF-8
+        raise HarpError(f"The class folder {str(directory)!r} has a name that cannot be shown. Rename it.")
+    _check_inside(directory, root)
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise HarpError(
+            f"'{path}' is a link to '{real}', outside of '{root}'. Put the files themselves there; hard links "
+            "(cp -rlL) need no space."
+        )
+
+
+def _size(path: Path, root: Path) -> tuple[int, int]:
+    """Height and width of an image, from its first bytes: nothing is decoded yet."""
+    _check_inside(path, root)
+    if not path.is_file():
+        raise HarpError(f"'{path}' is no regular file, so it could not be read as an image. Replace or remove it.")
+    with path.open("rb") as file:
+        start = file.read(24)
+        if start[:8] == _PNG and len(start) == 24:
+            width, height = struct.unpack(">II", start[16:])
+            return height, width
+        content = start + file.read() if start[:3] == _JPEG else b""
+    try:
+        height, width, _ = tf.io.extract_jpeg_shape(content).numpy()
+        return int(height), int(width)
+    except tf.errors.OpError as error:
+        raise HarpError(f"'{path}' could not be read as an image. Replace or remove it.") from error
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -1,11 +1,15 @@
 """IDX files, the format of MNIST and its relatives (Fashion-MNIST, KMNIST ...)."""
 
 import gzip
+import math
+import os
+import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from harp_tf.data.expansion import check_expansion
 from harp_tf.data.memory import Labelled, numbered_classes
 from harp_tf.types import HarpError
 
@@ -25,8 +29,8 @@ def load(folder: str) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     Raises:
         HarpError: If a file is missing or damaged.
     """
-    directory = Path(folder).expanduser()
-    if not directory.is_dir():
+    directory = Path(os.path.expanduser(folder))
+    if not os.path.isdir(directory):
         raise HarpError(
             f"There is no folder '{directory}' with IDX files. On Debian, `apt-get install "
             "dataset-fashion-mnist` puts Fashion-MNIST into /usr/share/datasets/fashion-mnist; "
@@ -50,19 +54,31 @@ def _read(directory: Path, name: str, dimensions: int) -> np.ndarray:
     if not path.is_file():
         raise HarpError(f"There is no file '{name}' or '{name}.gz' in '{directory}'. Put the four IDX files there.")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return _values(path, dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise HarpError(f"'{path}' could not be read ({error}). Fetch it again.") from error
-    # Two zero bytes, the element type, the number of dimensions, then each dimension as a big-endian int32.
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
+
+
+def _values(path: Path, dimensions: int) -> np.ndarray:
+    # Two zero bytes, the element type, the number of dimensions, then each dimension as a big-endian 32-bit number.
+    header, stored = 4 + 4 * dimensions, path.stat().st_size
+    compressed = path.suffix == ".gz"
+    with gzip.open(path) if compressed else path.open("rb") as file:
+        head = file.read(header)
+        if len(head) < header or head[:4] != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
+            raise HarpError(
+                f"'{path}' is not an IDX file of unsigned bytes with {dimensions} dimension(s). Fetch it again."
+            )
+        shape = struct.unpack(f">{dimensions}I", head[4:])
+        announced = math.prod(shape)
+        # A file cannot hold more than this: deflate compresses 1032:1 at most. Beyond it nothing is allocated.
+        most = 1100 * stored if compressed else stored - header
+        if announced <= most:
+            check_expansion(path, stored, announced)
+        content = file.read(min(announced, most) + 1)
+    if len(content) != announced or 0 in shape:
+        held = f"more than {announced}" if len(content) > announced else len(content)
         raise HarpError(
-            f"'{path}' is not an IDX file of unsigned bytes with {dimensions} dimension(s). Fetch it again."
+            f"'{path}' announces {list(shape)} values and holds {held}: it is cut off or damaged. Fetch it again."
         )
-    shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
-    values = np.frombuffer(content, np.uint8, offset=header)
-    if values.size != np.prod(shape, dtype=np.int64):
-        raise HarpError(
-            f"'{path}' announces {shape.tolist()} values and holds {values.size}: it is cut off. Fetch it again."
-        )
-    return values.reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)

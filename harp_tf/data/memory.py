@@ -50,14 +50,15 @@ class MemorySplit(Split):
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             indices = tf.random.experimental.stateless_shuffle(tf.range(self.num_examples), key)
             indices = tf.reshape(indices[: steps * batch_size], [steps, batch_size])
-            return tf.data.Dataset.from_tensor_slices((indices, tf.fill([steps], epoch)))
+            if not self._shift:
+                return tf.data.Dataset.from_tensor_slices((indices,))
+            draws = tf.gather(augment.draws_of_epoch(self.num_examples, seed=seed, epoch=epoch), indices)
+            return tf.data.Dataset.from_tensor_slices((indices, draws))
 
-        def batch(indices, epoch):
+        def batch(indices, draws=None):
             images = tf.ensure_shape(tf.gather(self._images, indices), [batch_size, *self._images.shape[1:]])
-            if self._shift:
-                images = augment.crop_and_flip(
-                    images, indices, population=self.num_examples, seed=seed, epoch=epoch, flip=self._mirror
-                )
+            if draws is not None:
+                images = augment.crop_and_flip(images, draws, flip=self._mirror)
             return _to_float(images), tf.gather(self._labels, indices)
 
         orders = tf.data.Dataset.counter(first_epoch).flat_map(order).skip(first_batch)

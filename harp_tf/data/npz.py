@@ -1,9 +1,12 @@
 """NumPy archives with x_train, y_train, x_test and y_test."""
 
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from harp_tf.data.expansion import check_expansion
 from harp_tf.data.memory import Labelled, numbered_classes
 from harp_tf.types import HarpError
 
@@ -20,12 +23,17 @@ def load(file: str) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     Raises:
         HarpError: If the file cannot be read, or images or labels are out of range.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(file))
+    if not os.path.isfile(path):
         raise HarpError(f"There is no file '{path}'. Give an .npz archive with {', '.join(KEYS)}.")
     try:
-        archive = np.load(path, allow_pickle=False)
-        arrays = {key: archive[key] for key in KEYS if key in archive.files}
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            found = {key: f"{key}.npy" for key in KEYS if f"{key}.npy" in names}
+            check_expansion(path, path.stat().st_size, sum(archive.getinfo(name).file_size for name in found.values()))
+            arrays = {key: _array(archive, name) for key, name in found.items()}
+    except HarpError:
+        raise
     except Exception as error:  # NumPy, zip and zlib each raise their own kinds for a file they cannot read.
         raise HarpError(
             f"'{path}' could not be read as an .npz archive of plain arrays ({error}). Write it with "
@@ -33,10 +41,16 @@ def load(file: str) -> tuple[Labelled, Labelled, tuple[str, ...]]:
         ) from error
     missing = [key for key in KEYS if key not in arrays]
     if missing:
-        raise HarpError(f"'{path}' holds {archive.files}; {missing} is missing. Expected {', '.join(KEYS)}.")
+        held = [name.removesuffix(".npy") for name in names]
+        raise HarpError(f"'{path}' holds {held}; {missing} is missing. Expected {', '.join(KEYS)}.")
     train = _images(arrays, "x_train", path), _labels(arrays, "y_train", path)
     test = _images(arrays, "x_test", path), _labels(arrays, "y_test", path)
     return train, test, numbered_classes(f"'{path}'", train[1])
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _images(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:

@@ -1,15 +1,20 @@
 """A model from what the user names: a builder, a .keras file, or a function of their own."""
 
 import importlib
+import os
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from harp_tf.models import archive
 from harp_tf.models.builders import build
 from harp_tf.types import HarpError
 
 _PROBABILITIES = ("softmax", "sigmoid")
+_LARGEST = 2**26
+"""Values in a tensor for one image; those of a ResNet for ImageNet have less than a million."""
 
 
 def load_or_build(
@@ -49,7 +54,10 @@ def load_or_build(
 
 
 def load(path: str | Path) -> keras.Model:
-    """Reads a .keras file in Keras' safe mode.
+    """Reads a .keras file that is checked first, in Keras' safe mode.
+
+    Nothing out of the file is run, and no other file is read. Classes of the user's own are used where their modules
+    have been imported and registered them.
 
     Args:
         path: The file.
@@ -61,10 +69,11 @@ def load(path: str | Path) -> keras.Model:
         HarpError: If there is no such file or it cannot be read; says why.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise HarpError(f"There is no model file '{path}'. Give the path of a .keras file.")
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        with archive.at_most(archive.check(path)):
+            return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, zip and HDF5 each raise their own kinds for a file they cannot read.
         raise HarpError(
             f"'{path}' could not be read as a Keras 3 model of standard layers ({_first_line(error)}). Save "
@@ -106,7 +115,7 @@ def _check(model, spec: str, input_shape, num_classes: int) -> None:
             f"(None, {num_classes}) was expected."
         )
     head = _probability_head(model)
-    if head or _sums_to_one(model, input_shape):
+    if head or _sums_to_one(model, spec, input_shape):
         raise HarpError(
             f"Model '{spec}' ends in {head or 'a softmax'}: it returns probabilities, and attacks on those "
             "are fooled by vanishing gradients. Return logits: give the last Dense layer activation=None, or "
@@ -131,10 +140,19 @@ def _probability_head(model: keras.Model) -> str | None:
     return None
 
 
-def _sums_to_one(model: keras.Model, input_shape) -> bool:
+def _sums_to_one(model: keras.Model, spec: str, input_shape) -> bool:
     """Tells a softmax that hides inside a layer of the user's own: every row of outputs is a distribution."""
     images = np.random.default_rng(0).random((4, *input_shape), dtype=np.float32)
-    outputs = keras.ops.convert_to_numpy(model(images, training=False))
+    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.constant(images))
+    # Traced, and not yet run: a file may state any number, and padding by a million would fill the memory here.
+    tensors = [tensor for operation in function.graph.get_operations() for tensor in operation.outputs]
+    largest = max(tensor.shape.num_elements() or 0 for tensor in tensors) // len(images)
+    if largest > _LARGEST:
+        raise HarpError(
+            f"Model '{spec}' computes {largest:,} values at once for one image of shape {tuple(input_shape)}; at most "
+            f"{_LARGEST:,} are possible. Look for a layer that enlarges the image."
+        )
+    outputs = function(tf.constant(images)).numpy()
     return bool(np.all(outputs >= 0) and np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-3))
 
 

@@ -1,10 +1,10 @@
 """Rates from a file: the strategy of an earlier run, or one written by hand."""
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from harp_tf.reading import read_json
 from harp_tf.strategies.base import KernelInfo, Strategy
 from harp_tf.types import HarpError, is_number
 
@@ -22,9 +22,8 @@ def from_json(path: str | os.PathLike) -> Strategy:
         HarpError: if the file cannot be read or does not hold rates in (0, 1].
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise HarpError(f"Cannot read the rates file {os.fspath(path)}: {error}.") from error
     layers = content.get("layers", content) if isinstance(content, dict) else None
     if not isinstance(layers, dict) or not layers:

@@ -9,7 +9,8 @@ KEY = tf.constant([1, 2], tf.int64)
 
 def crop(images=IMAGES, indices=None, seed=0, epoch=0, flip=True):
     indices = np.arange(len(images)) if indices is None else indices
-    return augment.crop_and_flip(images, indices, population=50, seed=seed, epoch=epoch, flip=flip).numpy()
+    draws = tf.gather(augment.draws_of_epoch(50, seed=seed, epoch=epoch), indices)
+    return augment.crop_and_flip(images, draws, flip=flip).numpy()
 
 
 def test_every_result_is_a_window_of_the_padded_image():

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -115,4 +117,32 @@ def test_corrupt_image_is_named(parts, content):
 def test_sizes_differ(parts):
     write(parts / "train" / "dog" / "3.png", shape=(7, 5, 3))
     with pytest.raises(HarpError, match="dog/3.png' has 7x5 pixels .* Resize all images"):
+        data.load(f"dir:{parts}")
+
+
+def test_a_link_out_of_the_folder_is_refused(parts, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.png"
+    write(elsewhere)
+    (parts / "train" / "dog" / "x.png").symlink_to(elsewhere)
+    with pytest.raises(HarpError, match="dog/x.png' is a link to .*x.png', outside of .* hard links"):
+        data.load(f"dir:{parts}")
+
+
+def test_a_link_within_the_folder_is_followed(parts):
+    (parts / "train" / "dog" / "x.png").symlink_to("0.png")
+    splits = data.load(f"dir:{parts}")
+    assert splits.train.num_examples + splits.validation.num_examples == 13
+
+
+def test_a_pipe_is_not_waited_for(parts):
+    os.mkfifo(parts / "train" / "dog" / "x.png")
+    with pytest.raises(HarpError, match="dog/x.png' is no regular file"):
+        data.load(f"dir:{parts}")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\udcff"])
+def test_a_class_name_that_reports_could_not_show(parts, name):
+    for part in ("train", "test"):
+        (parts / part / "dog").rename(parts / part / name)
+    with pytest.raises(HarpError, match="a name that cannot be shown. Rename it"):
         data.load(f"dir:{parts}")

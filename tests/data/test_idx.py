@@ -95,3 +95,22 @@ def test_damaged_compression(tmp_path):
     path.write_bytes(b"no gzip")
     with pytest.raises(HarpError, match="train-images-idx3-ubyte.gz' could not be read"):
         data.load(spec)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("shape", [(2**31, 2**31, 2**31), (2**32 - 1, 2**32 - 1, 2**32 - 1), (2**30, 1, 1), (0, 6, 5)])
+def test_sizes_that_the_file_cannot_have_are_not_allocated(tmp_path, compress, shape):
+    content = bytes([0, 0, 8, 3]) + b"".join(size.to_bytes(4, "big") for size in shape) + bytes(30)
+    spec = write(tmp_path, compress, train_images_idx3_ubyte=content)
+    with pytest.raises(HarpError, match=r"announces .* and holds"):
+        data.load(spec)
+
+
+def test_more_than_announced(tmp_path):
+    with pytest.raises(HarpError, match="holds more than 1200: it is cut off or damaged"):
+        data.load(write(tmp_path, compress=True, train_images_idx3_ubyte=idx(np.zeros((40, 6, 5))) + bytes(9)))
+
+
+def test_a_home_that_does_not_exist():
+    with pytest.raises(HarpError, match="There is no folder '~no_such_user/x'"):
+        data.load("idx:~no_such_user/x")

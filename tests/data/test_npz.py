@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -92,3 +94,20 @@ def test_single_array_is_no_archive(tmp_path):
 def test_missing_file():
     with pytest.raises(HarpError, match="There is no file '/no/such.npz'"):
         data.load("npz:/no/such.npz")
+
+
+def test_a_member_without_an_ending_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as file:
+        for name in arrays():
+            file.writestr(name, b"bytes")
+    with pytest.raises(HarpError, match="is missing"):
+        data.load(f"npz:{tmp_path / 'data.npz'}")
+
+
+def test_a_decompression_bomb_is_not_read(tmp_path):
+    np.savez_compressed(tmp_path / "data.npz", **arrays())
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as file:
+        file.getinfo("x_train.npy").file_size = 2**31  # the directory at the end of the file says so
+        file.writestr("more", b"")
+    with pytest.raises(HarpError, match="announces 2,147,4.* bytes and has"):
+        data.load(f"npz:{tmp_path / 'data.npz'}")

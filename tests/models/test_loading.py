@@ -194,3 +194,22 @@ def test_probabilities_are_refused(make, tmp_path):
 def test_zero_logits_are_no_probabilities(tmp_path):
     path = saved(network(keras.layers.Dense(10, kernel_initializer="zeros")), tmp_path)
     assert models.load_or_build(path, SHAPE, 10)[1]
+
+
+def test_a_changed_bit_in_the_weights_is_noticed(tmp_path):
+    path = saved(models.build("cnn_digits", SHAPE, 10, width=0.25), tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.read("model.weights.h5")
+    data = bytearray(open(path, "rb").read())
+    data[data.index(weights) + len(weights) * 3 // 4] ^= 1
+    with open(path, "wb") as file:
+        file.write(data)
+    with pytest.raises(HarpError, match="CRC"):
+        models.load_or_build(path, SHAPE, 10)
+
+
+def test_a_model_that_would_fill_the_memory_is_not_run(tmp_path):
+    layers = [keras.layers.ZeroPadding2D(20_000), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+    path = saved(keras.Sequential([keras.Input((None, None, 1)), *layers]), tmp_path)
+    with pytest.raises(HarpError, match="values at once for one image.*enlarges the image"):
+        models.load_or_build(path, SHAPE, 10)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -68,3 +69,14 @@ def test_a_file_of_another_model(tmp_path):
     path = write(tmp_path, {"conv/kernel": 0.5, "head/kernel": 0.5})
     with pytest.raises(HarpError, match=r"no rate for \['dense/kernel'\], unknown layers \['head/kernel'\]"):
         from_json(path)(KERNELS, 0.1)
+
+
+def test_a_name_that_is_there_twice(tmp_path):
+    with pytest.raises(HarpError, match="the name 'conv/kernel' is there twice"):
+        from_json(write(tmp_path, '{"conv/kernel": 0.5, "dense/kernel": 0.1, "conv/kernel": 0.1}'))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "rates.json")
+    with pytest.raises(HarpError, match="Cannot read the rates file .*Not a regular file"):
+        from_json(tmp_path / "rates.json")
