@@ -84,13 +84,14 @@ def main() -> None:
                     key: getattr(export, key) for key in ("file_bytes", "gzip_bytes", "parameters", "nonzero")
                 }
         for found in latency(paths, threads=(1,), runs=arguments.runs, progress=print):
-            files[found.name] |= {key: getattr(found, key) for key in ("median_ms", "p10_ms", "p90_ms")}
+            files[found.name] |= {key: getattr(found, key) for key in ("median_ms", "p10_ms", "p90_ms", "ratio")}
     result = {**head, "files": files, "compaction": dataclasses.asdict(report)}
     path = Path(__file__).parent / "results" / "compaction" / f"{arguments.name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     for name, row in files.items():
-        print(f"{name:15} {row['file_bytes']:12,} bytes  {row['nonzero']:10,} non-zeros  {row['median_ms']:8.3f} ms")
+        sizes = f"{row['file_bytes']:12,} bytes  {row['nonzero']:10,} non-zeros"
+        print(f"{name:15} {sizes}  {row['median_ms']:8.3f} ms, {row['ratio']:.3f} of the first")
 
 
 if __name__ == "__main__":

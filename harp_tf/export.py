@@ -14,6 +14,7 @@ from harp_tf import attacks, cli_flags, compaction, deploy, files, layers, model
 from harp_tf.types import HarpError
 
 _BATCH = 256
+_EVALUATION = ("attacks", "robust_limit")
 
 
 def main() -> None:
@@ -28,22 +29,24 @@ def main() -> None:
         if flags.FLAGS.kit:
             _write_kit(run)
         else:
+            _check_flags(target, ("arm_sparse",), "a .keras target or a phone kit (--kit)")
+            _check_flags(target, (*_EVALUATION, "forms"), "a phone kit (--kit)")
             run.run()
         if flags.FLAGS.bench:
             _bench(run.dir, {str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*.tflite"))})
-        if flags.FLAGS.check_arm_sparse:
+        if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
             _check_arm_sparse({str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*sparse.tflite"))})
         return
-    _check_flags(target, ("kit", "forms"), "a run directory, whose data a phone kit is measured on")
+    _check_flags(target, ("kit", "forms", *_EVALUATION), "a run directory, whose data a phone kit is measured on")
     model = models.load(target)
     if layers.pruned_kernels(model):
         model = layers.strip(model)
     path = Path(flags.FLAGS.output or target.with_suffix(".tflite"))
-    report = deploy.export_tflite(_compacted(model), path, sparse=flags.FLAGS.sparse, quantize=flags.FLAGS.quantize)
+    report = deploy.export_tflite(_shipped(model), path, sparse=flags.FLAGS.sparse, quantize=flags.FLAGS.quantize)
     print(pipeline.exported_line(report))
     if flags.FLAGS.bench:
         _bench(path.parent, {"dense float32": deploy.to_tflite(model), path.name: path})
-    if flags.FLAGS.check_arm_sparse:
+    if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
         _check_arm_sparse({path.name: path})
 
 
@@ -53,8 +56,11 @@ def _check_flags(target: Path, names: Iterable[str], wanted: str) -> None:
         raise HarpError(f"{', '.join(wrong)}: for {wanted}; received --target={target}.")
 
 
-def _compacted(model: keras.Model) -> keras.Model:
-    return compaction.compact(model) if flags.FLAGS.compact else model
+def _shipped(model: keras.Model) -> keras.Model:
+    """The model in the form that is exported; its logits are those of the given one."""
+    if flags.FLAGS.compact:
+        model = compaction.compact(model)
+    return deploy.rewrite_for_arm(model) if flags.FLAGS.arm_sparse else model
 
 
 def _write_kit(run: pipeline.Run) -> None:
@@ -67,25 +73,35 @@ def _write_kit(run: pipeline.Run) -> None:
     logits = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     everyone = {"pruned": np.ones(len(labels), bool)}  # attacked, though the model may err on the clean image already
     sets = {"natural": natural}
+    direct = attacks.black_box_parts(run.final_attacks)
     for name, attack in run.final_attacks.items():
+        if name in direct:
+            continue
         engine = attacks.Engine(attack, logits, images.shape[1:], run.data.num_classes, chunk=_BATCH)
         predictors = {"pruned": lambda x: logits(x).numpy()}
         outcome = engine.run(images, labels, np.arange(len(labels)), predictors, everyone, seed=run.config.seed)
         sets[name] = (outcome.adversarial, labels)
+    trials = {
+        f"{name} on the file": _trial(attack, images, labels, run.data.num_classes, run.config.seed)
+        for name, attack in direct.items()
+    }
+    keras_accuracy = {
+        name: float(np.mean(model.predict(images, batch_size=_BATCH, verbose=0).argmax(-1) == labels))
+        for name, (images, labels) in sets.items()
+    }
+    keras_accuracy |= {name: trial.accuracy(lambda x: logits(x).numpy()) for name, trial in trials.items()}
     variants = deploy.write_kit(
-        _compacted(model),
+        _shipped(model),
         run.dir / "kit",
         run.data.class_names,
         sets,
         run.data.train.batches(_BATCH).map(lambda images, labels: images),
         forms=flags.FLAGS.forms,
+        trials=trials,
+        keras_accuracy=keras_accuracy,
         num_threads=os.cpu_count() or 1,
         progress=print,
     )
-    keras_accuracy = {
-        name: float(np.mean(model.predict(images, batch_size=_BATCH, verbose=0).argmax(-1) == labels))
-        for name, (images, labels) in sets.items()
-    }
     for variant in variants:
         for name, accuracy in variant.accuracy.items():
             if keras_accuracy[name] - accuracy > 0.01:
@@ -94,6 +110,22 @@ def _write_kit(run: pipeline.Run) -> None:
                     f"accuracy ({100 * keras_accuracy[name]:.1f} % in Keras)."
                 )
     print(f"\nPhone kit: {run.dir / 'kit'}")
+
+
+def _trial(attack: attacks.Attack, images: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> deploy.Trial:
+    """An attack that needs no gradient, run on a classifier itself: accuracy is what stands clean and attacked."""
+
+    def accuracy(predict: attacks.Predict) -> float:
+        def logits(x: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(predict, [x], tf.float32), [None, classes])
+
+        engine = attacks.Engine(attack, logits, images.shape[1:], classes, chunk=_BATCH)
+        correct = {"file": predict(images).argmax(-1) == labels}
+        outcome = engine.run(images, labels, np.arange(len(labels)), {"file": predict}, correct, seed=seed)
+        return float(outcome.standing["file"].mean())
+
+    settings = ", ".join(f"{key} {value}" for key, value in attack.as_dict().items())
+    return deploy.Trial(f"{len(labels):,} images, the attack run on each file itself ({settings})", accuracy)
 
 
 def _arrays(batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -105,10 +137,17 @@ def _bench(folder: Path, sources: dict[str, Path | bytes]) -> None:
     """Times the files one against another, prints the medians and writes latency.json."""
     found = deploy.latency(sources)
     width = max(len(row.name) for row in found)
-    print(f"\n{'file':{width}}  threads  median ms  (10 % to 90 %)")
+    rows = []
+    print(f"\n{'file':{width}}  threads  median ms  (10 % to 90 %)   of the first  litert-benchmark")
     for row in found:
-        print(f"{row.name:{width}}  {row.threads:7}  {row.median_ms:9.3f}  ({row.p10_ms:.3f} to {row.p90_ms:.3f})")
-    files.write_json(folder / "latency.json", {"rows": [dataclasses.asdict(row) for row in found]})
+        again = deploy.litert_benchmark(sources[row.name], row.threads)
+        spread = f"({row.p10_ms:.3f} to {row.p90_ms:.3f})"
+        print(
+            f"{row.name:{width}}  {row.threads:7}  {row.median_ms:9.3f}  {spread:15}  {row.ratio:12.2f}  "
+            f"{'failed' if again is None else f'{again:.2f}':>16}"
+        )
+        rows.append({**dataclasses.asdict(row), "litert_benchmark_ms": again})
+    files.write_json(folder / "latency.json", {"rows": rows})
 
 
 def _check_arm_sparse(paths: dict[str, Path]) -> None:
@@ -122,6 +161,7 @@ def _check_arm_sparse(paths: dict[str, Path]) -> None:
 
 if __name__ == "__main__":
     cli_flags.define_target()
+    cli_flags.define_settings(_EVALUATION)
     flags.DEFINE_string("output", None, "The .tflite file to write for a .keras target; default: beside it.")
     flags.DEFINE_boolean("sparse", True, "Store kernels sparsely where that is smaller (for a .keras target).")
     flags.DEFINE_enum("quantize", None, list(deploy.WEIGHT_TYPES), "Store kernels in fewer bits (for a .keras target).")
@@ -133,5 +173,11 @@ if __name__ == "__main__":
     flags.DEFINE_boolean("bench", False, "Time the .tflite files one against another, with 1 and 2 threads.")
     flags.DEFINE_boolean(
         "check_arm_sparse", False, "Tell whether sparse files run faster on ARM, and what prevents it."
+    )
+    flags.DEFINE_boolean(
+        "arm_sparse",
+        False,
+        "Bring a model into the form that runs sparse on ARM, where one gives the same logits (for a .keras target or "
+        "a phone kit); then do what --check_arm_sparse does.",
     )
     cli_flags.run(main)

@@ -10,13 +10,10 @@ from harp_tf.compaction.analysis import Analysis
 from harp_tf.compaction.nodes import Node, channels
 from harp_tf.compaction.rule import Rule, call_on, smaller
 from harp_tf.compaction.values import Value
+from harp_tf.layers.channel_rules import ELEMENTWISE_ACTIVATIONS
 from harp_tf.layers.graph import Tensor
 
-_ACTIVATIONS = (
-    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid mish relu "
-    "relu6 selu sigmoid silu soft_shrink softplus softsign sparse_plus squareplus tanh tanh_shrink threshold"
-).split()
-_FUNCTIONS = frozenset(getattr(keras.activations, name) for name in _ACTIVATIONS)
+_FUNCTIONS = frozenset(getattr(keras.activations, name) for name in ELEMENTWISE_ACTIVATIONS)
 
 
 def is_elementwise(activation: object) -> bool:

@@ -10,14 +10,14 @@ import keras
 import numpy as np
 
 from harp_tf.layers.graph import Call, Graph, Tensor
+from harp_tf.layers.registry import TRANSPOSED
 
 _SEPARABLE = {
     keras.layers.SeparableConv1D: (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),
     keras.layers.SeparableConv2D: (keras.layers.DepthwiseConv2D, keras.layers.Conv2D),
 }
-_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-LINEAR = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *_TRANSPOSED)
+LINEAR = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *TRANSPOSED)
 """With `DEPTHWISE`, the classes whose kernels become arrays; subclasses, which may compute something else, do not."""
 
 
@@ -88,7 +88,7 @@ def nodes_of(graph: Graph) -> list[Node]:
 
 def swap_transposed(operation: keras.Operation, kernel: np.ndarray) -> np.ndarray:
     """Brings a kernel into the order inputs, outputs, and back: transposed convolutions have these axes swapped."""
-    return np.swapaxes(kernel, -1, -2) if isinstance(operation, _TRANSPOSED) else kernel
+    return np.swapaxes(kernel, -1, -2) if isinstance(operation, TRANSPOSED) else kernel
 
 
 def is_depthwise(operation: keras.Operation) -> bool:
@@ -98,7 +98,7 @@ def is_depthwise(operation: keras.Operation) -> bool:
 
 def is_transposed(operation: keras.Operation) -> bool:
     """Whether a layer is a transposed convolution."""
-    return isinstance(operation, _TRANSPOSED)
+    return isinstance(operation, TRANSPOSED)
 
 
 def _with_kernel(node: Node, kernel: np.ndarray, bias: keras.Variable | None) -> Node:

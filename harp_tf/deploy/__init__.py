@@ -1,7 +1,8 @@
 """From a plain Keras model to a small .tflite file, checked against the model it came from."""
 
+from harp_tf.deploy.arm_rewrite import rewrite_for_arm
 from harp_tf.deploy.arm_sparse import Finding, arm_sparse_report
-from harp_tf.deploy.bench import Latency, latency
+from harp_tf.deploy.bench import Latency, latency, litert_benchmark
 from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.export import ExportReport, export_tflite
 from harp_tf.deploy.inspect import KernelCount, file_sizes, kernel_nonzeros, memory_bytes
@@ -9,7 +10,7 @@ from harp_tf.deploy.kit import write_kit
 from harp_tf.deploy.quantize import WEIGHT_TYPES, quantize_weights
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.deploy.sparse import sparsify
-from harp_tf.deploy.variants import FORMS, Variant, export_variants
+from harp_tf.deploy.variants import FORMS, Trial, Variant, export_variants
 from harp_tf.deploy.verify import Verification, verify
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "KernelCount",
     "Latency",
     "TFLiteClassifier",
+    "Trial",
     "Variant",
     "Verification",
     "arm_sparse_report",
@@ -28,8 +30,10 @@ __all__ = [
     "file_sizes",
     "kernel_nonzeros",
     "latency",
+    "litert_benchmark",
     "memory_bytes",
     "quantize_weights",
+    "rewrite_for_arm",
     "sparsify",
     "to_tflite",
     "verify",

@@ -3,7 +3,7 @@
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from harp_tf.deploy.flatbuffer import operator_name, tensor_name, weight_tensors
+from harp_tf.deploy.flatbuffer import int_constant, operator_name, tensor_name, weight_tensors
 
 
 class Rules:
@@ -67,14 +67,14 @@ class Rules:
         """Whether an operator averages over height and width."""
         if self.name(operator) != "MEAN":
             return False
-        axes = self._constant(int(operator.inputs[1]))
+        axes = int_constant(self._model, int(operator.inputs[1]))
         return axes is not None and sorted(axes % 4) == [1, 2]
 
     def is_zero_subtracted(self, operator: schema.OperatorT) -> bool:
         """Whether an operator subtracts zero, as `prevent_partial_sparse` lets it."""
         if self.name(operator) != "SUB":
             return False
-        bits = self._constant(int(operator.inputs[1]))
+        bits = int_constant(self._model, int(operator.inputs[1]))
         return bits is not None and not bits.any()
 
     def kernel_size(self, operator: schema.OperatorT) -> tuple[int, int]:
@@ -105,7 +105,7 @@ class Rules:
         for operator in self._graph.operators:
             if self.name(operator) == "PAD":
                 output = int(operator.outputs[0])
-                amounts = self._constant(int(operator.inputs[1]))
+                amounts = int_constant(self._model, int(operator.inputs[1]))
                 alone = readers.get(output) in (["CONV_2D"], ["DEPTHWISE_CONV_2D"])
                 if alone and amounts is not None and amounts.size == 8 and not amounts.reshape(4, 2)[[0, 3]].any():
                     paddings[output] = amounts.reshape(4, 2)[1:3]
@@ -131,10 +131,6 @@ class Rules:
 
     def _channels(self, operator: schema.OperatorT) -> int:
         return int(self.tensor(int(operator.inputs[0])).shape[-1])
-
-    def _constant(self, index: int) -> np.ndarray | None:
-        data = self._model.buffers[self.tensor(index).buffer].data
-        return None if data is None else data.view(np.int32)
 
 
 def _dilated(options: schema.Conv2DOptionsT | schema.DepthwiseConv2DOptionsT) -> str | None:

@@ -1,17 +1,22 @@
 """How long a .tflite file takes for one image, beside other files on the same machine at the same time."""
 
 import dataclasses
-import statistics
+import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from harp_tf.deploy.flatbuffer import Source
+from harp_tf.deploy.flatbuffer import Source, read_bytes
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.types import HarpError
 
 _WARM_UP = 10
 _ROUNDS = 20
+_SECONDS = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Latency:
         median_ms: median over all runs, in milliseconds.
         p10_ms: tenth percentile.
         p90_ms: ninetieth percentile.
+        ratio: its time over that of the first file, the median of ratios between runs that followed each other: what
+            else the machine does slows both, so that the ratio can be trusted where the times cannot.
         runs: number of timed runs.
     """
 
@@ -32,6 +39,7 @@ class Latency:
     median_ms: float
     p10_ms: float
     p90_ms: float
+    ratio: float
     runs: int
 
 
@@ -65,16 +73,40 @@ def latency(
             name: np.random.default_rng(0).random((1, *classifier.image_shape), np.float32)
             for name, classifier in classifiers.items()
         }
-        times: dict[str, list[float]] = {name: [] for name in files}
         for name, classifier in classifiers.items():
             classifier.seconds(images[name], _WARM_UP)
+        rounds: dict[str, list[list[float]]] = {name: [] for name in files}
         for _ in range(_ROUNDS):
             for name, classifier in classifiers.items():
-                times[name] += classifier.seconds(images[name], runs // _ROUNDS)
-        progress(
-            f"{count} thread(s): {', '.join(f'{n} {1000 * statistics.median(t):.3f} ms' for n, t in times.items())}"
-        )
-        for name, seconds in times.items():
-            low, middle, high = (float(q) for q in np.percentile(np.array(seconds) * 1000, [10, 50, 90]))
-            found.append(Latency(name, count, middle, low, high, len(seconds)))
+                rounds[name].append(classifier.seconds(images[name], runs // _ROUNDS))
+        times = {name: np.array(seconds) * 1000 for name, seconds in rounds.items()}
+        first = np.median(next(iter(times.values())), axis=1)
+        progress(f"{count} thread(s): {', '.join(f'{n} {np.median(t):.3f} ms' for n, t in times.items())}")
+        for name, milliseconds in times.items():
+            low, middle, high = (float(q) for q in np.percentile(milliseconds, [10, 50, 90]))
+            ratio = float(np.median(np.median(milliseconds, axis=1) / first))
+            found.append(Latency(name, count, middle, low, high, ratio, milliseconds.size))
     return found
+
+
+def litert_benchmark(source: Source, threads: int = 1, runs: int = 200) -> float | None:
+    """Times a file with the benchmark that comes with ai-edge-litert, in LiteRT's newer runtime, `CompiledModel`.
+
+    Args:
+        source: path or bytes of a .tflite file.
+        threads: threads of that runtime.
+        runs: timed runs.
+
+    Returns:
+        Median in milliseconds, which the benchmark rounds to hundredths; None if it cannot run the file or is missing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file, result = Path(folder, "model.tflite"), Path(folder, "result.json")
+        file.write_bytes(read_bytes(source))
+        command = [sys.executable, "-m", "ai_edge_litert.tools.benchmark_litert_model", "--model", str(file)]
+        command += ["--num_threads", str(threads), "--num_runs", str(runs), "--result_json", str(result)]
+        try:
+            subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True)
+            return float(json.loads(result.read_text(encoding="utf-8"))["latency"]["median_ms"])
+        except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+            return None

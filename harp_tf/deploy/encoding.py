@@ -65,6 +65,36 @@ def encode(dense: np.ndarray) -> tuple[np.ndarray, schema.SparsityParametersT]:
     return values, schema.SparsityParametersT(traversalOrder=np.array(order, np.int32), dimMetadata=dimensions)
 
 
+def encode_rows(dense: np.ndarray, block: int = 1) -> tuple[np.ndarray, schema.SparsityParametersT]:
+    """Encodes a matrix as TFLite's sparse fully-connected kernels read it: per row, what is not zero.
+
+    Args:
+        dense: Matrix `[rows, columns]`.
+        block: Neighbours in a row that are kept or left out together, a divisor of `columns`.
+
+    Returns:
+        The values of all blocks that hold a non-zero (one block of zeros for a matrix of zeros), and their
+        coordinates.
+    """
+    blocks = dense.reshape(len(dense), -1, block)
+    rows, columns = np.nonzero(blocks.any(axis=2))
+    if rows.size == 0:
+        rows = columns = np.zeros(1, np.int64)
+    segments = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    dimensions = [
+        schema.DimensionMetadataT(format=_DENSE, denseSize=len(dense)),
+        _sparse_level(segments, rows.size, columns, blocks.shape[1] - 1),
+    ]
+    if block > 1:
+        dimensions.append(schema.DimensionMetadataT(format=_DENSE, denseSize=block))
+    sparsity = schema.SparsityParametersT(
+        traversalOrder=np.arange(len(dimensions), dtype=np.int32),
+        blockMap=np.array([1], np.int32) if block > 1 else None,
+        dimMetadata=dimensions,
+    )
+    return blocks[rows, columns].reshape(-1), sparsity
+
+
 def encoded_bytes(values: np.ndarray, sparsity: schema.SparsityParametersT) -> int:
     """Bytes of the values and the coordinates, without the tables around them."""
     return values.nbytes + sum(
@@ -151,8 +181,14 @@ def _sparse_dimension(
     else:
         children = np.bincount(np.searchsorted(levels[level - 1], parent_of_node))
     segments = np.concatenate([[0], np.cumsum(children)])
-    segments_type, segments_vector = _index_vector(segments, nodes.size)
-    indices_type, indices_vector = _index_vector(nodes % shape[level], shape[level] - 1)
+    return _sparse_level(segments, nodes.size, nodes % shape[level], shape[level] - 1)
+
+
+def _sparse_level(
+    segments: np.ndarray, last_segment: int, indices: np.ndarray, last_index: int
+) -> schema.DimensionMetadataT:
+    segments_type, segments_vector = _index_vector(segments, last_segment)
+    indices_type, indices_vector = _index_vector(indices, last_index)
     return schema.DimensionMetadataT(
         format=_SPARSE,
         arraySegmentsType=segments_type,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 from harp_tf.deploy.arm_safety import prevent_partial_sparse
 from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.inspect import KernelCount, file_sizes
+from harp_tf.deploy.metadata import add_metadata
 from harp_tf.deploy.quantize import WEIGHT_TYPES, quantize_weights
 from harp_tf.deploy.sparse import sparsify
 from harp_tf.deploy.verify import verify
@@ -97,7 +99,13 @@ def export_tflite(
 
 
 def write_stored(
-    converted: bytes, model: keras.Model, path: Path, sparse: bool, quantize: str | None, check_images: np.ndarray
+    converted: bytes,
+    model: keras.Model,
+    path: Path,
+    sparse: bool,
+    quantize: str | None,
+    check_images: np.ndarray,
+    class_names: Sequence[str] = (),
 ) -> ExportReport:
     """Gives a converted model its form, checks it and writes it; arguments and result as in `export_tflite`.
 
@@ -108,6 +116,7 @@ def write_stored(
         sparse: whether to store kernels sparsely where that is smaller.
         quantize: the numbers that the kernels are stored in.
         check_images: on which file and model must agree.
+        class_names: one per class, for a file that describes itself as TFLite metadata.
 
     Returns:
         Sizes and counts of the written file.
@@ -118,6 +127,8 @@ def write_stored(
     data = quantize_weights(converted, quantize) if quantize in WEIGHT_TYPES else converted
     if sparse:
         data = prevent_partial_sparse(sparsify(data))
+    if class_names:
+        data = add_metadata(data, class_names)
     verification = verify(data, model, check_images, quantize=quantize)
     write_atomically(path, data)
     file_bytes, gzip_bytes = file_sizes(data)

@@ -179,6 +179,12 @@ def unpacked_constants(model: schema.ModelT) -> dict[int, int]:
     return restored
 
 
+def int_constant(model: schema.ModelT, index: int) -> np.ndarray | None:
+    """The data of a constant tensor of the main graph as int32 numbers; None if there are none."""
+    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
+    return None if data is None or data.size % 4 else data.view(np.int32)
+
+
 def kernel_readers(model: schema.ModelT, weight: WeightTensor) -> list[schema.OperatorT]:
     """The operators that read a dense constant kernel directly: its users, or the DEQUANTIZE in front of them.
 

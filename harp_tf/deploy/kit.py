@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import tempfile
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf.deploy import kit_check
+from harp_tf.deploy.metadata import LABELS
 from harp_tf.deploy.runtime import TFLiteClassifier
-from harp_tf.deploy.variants import FORMS, Variant, export_variants
+from harp_tf.deploy.variants import FORMS, Trial, Variant, export_variants
 from harp_tf.files import write_json
 from harp_tf.types import HarpError
 
@@ -29,6 +31,8 @@ def write_kit(
     calibration: np.ndarray | tf.data.Dataset,
     *,
     forms: Sequence[str] = tuple(FORMS),
+    trials: Mapping[str, Trial] = types.MappingProxyType({}),
+    keras_accuracy: Mapping[str, float] = types.MappingProxyType({}),
     num_threads: int = 1,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Variant]:
@@ -44,6 +48,8 @@ def write_kit(
             the first set become the golden inputs.
         calibration: training images, for the forms that compute in int8.
         forms: names from `FORMS`.
+        trials: name -> what else to measure of each file, such as an attack on it.
+        keras_accuracy: what the Keras model reaches where the files are measured, to compare them with.
         num_threads: threads of the interpreter that measures.
         progress: receives a line of text per file.
 
@@ -68,7 +74,15 @@ def write_kit(
         work = Path(temporary) / "kit"
         (work / "golden").mkdir(parents=True)
         variants = export_variants(
-            model, work, image_sets, calibration, names=forms, num_threads=num_threads, progress=progress
+            model,
+            work,
+            image_sets,
+            calibration,
+            names=forms,
+            trials=trials,
+            class_names=class_names,
+            num_threads=num_threads,
+            progress=progress,
         )
         images = np.asarray(next(iter(image_sets.values()))[0][:_GOLDEN_IMAGES], np.float32)
         images.astype("<f4").tofile(work / "golden" / "inputs.f32")
@@ -77,9 +91,13 @@ def write_kit(
             logits = TFLiteClassifier(work / f"{variant.name}.tflite").logits(images)
             logits.astype("<f4").tofile(work / "golden" / f"{variant.name}.f32")
             scale = max(scale, float(np.std(logits)))
-        write_json(work / "spec.json", _specification(variants, shape, class_names, scale))
-        (work / "labels.txt").write_text("\n".join(class_names) + "\n", encoding="utf-8")
-        (work / "README.md").write_text(_readme(variants, shape, len(images)), encoding="utf-8")
+        measured = {name: f"{len(labels):,} images" for name, (_, labels) in image_sets.items()}
+        measured |= {name: trial.about for name, trial in trials.items()}
+        write_json(work / "spec.json", _specification(variants, shape, class_names, scale, measured, keras_accuracy))
+        (work / LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
+        (work / "README.md").write_text(
+            _readme(variants, shape, len(images), measured, keras_accuracy), encoding="utf-8"
+        )
         shutil.copyfile(kit_check.__file__, work / "check.py")
         if not kit_check.check(work):
             raise HarpError("The phone kit does not pass its own check; nothing was written. Please report this.")
@@ -94,7 +112,14 @@ def _moved(variant: Variant, folder: Path) -> Variant:
     return dataclasses.replace(variant, report=dataclasses.replace(variant.report, path=path))
 
 
-def _specification(variants: list[Variant], shape: list[int], class_names: Sequence[str], scale: float) -> dict:
+def _specification(
+    variants: list[Variant],
+    shape: list[int],
+    class_names: Sequence[str],
+    scale: float,
+    measured: dict[str, str],
+    keras_accuracy: Mapping[str, float],
+) -> dict:
     return {
         "input": {
             "shape": shape,
@@ -108,6 +133,8 @@ def _specification(variants: list[Variant], shape: list[int], class_names: Seque
             "meaning": "logits",
             "labels": list(class_names),
         },
+        "accuracy_measured_on": measured,
+        "keras_accuracy": dict(keras_accuracy),
         "models": {
             variant.name: {
                 "file": f"{variant.name}.tflite",
@@ -117,6 +144,7 @@ def _specification(variants: list[Variant], shape: list[int], class_names: Seque
                 "parameters": variant.report.parameters,
                 "nonzero": variant.report.nonzero,
                 "accuracy": variant.accuracy,
+                "logit_difference": variant.logit_difference,
                 "tolerance": _TOLERANCE[variant.report.quantize] * scale,
             }
             for variant in variants
@@ -124,33 +152,54 @@ def _specification(variants: list[Variant], shape: list[int], class_names: Seque
     }
 
 
-def _readme(variants: list[Variant], shape: list[int], golden: int) -> str:
+def _readme(
+    variants: list[Variant],
+    shape: list[int],
+    golden: int,
+    measured: dict[str, str],
+    keras_accuracy: Mapping[str, float],
+) -> str:
     sets = list(variants[0].accuracy)
     rows = [
         f"| {v.name}.tflite | {v.report.parameters:,} | {v.report.nonzero:,} | {v.report.file_bytes:,} | "
         f"{v.report.gzip_bytes:,} | {v.memory_bytes:,} | {' | '.join(f'{100 * v.accuracy[s]:.1f}' for s in sets)} |"
         for v in variants
     ]
+    if keras_accuracy:
+        percents = " | ".join(f"{100 * keras_accuracy[s]:.1f}" for s in sets)
+        rows.insert(0, f"| the Keras model | | | | | | {percents} |")
     head = f"| file | weights | non-zero | bytes | gzip | in memory | {' | '.join(f'{s}, %' for s in sets)} |"
     count = int(np.prod(shape))
+    shown = min(variants, key=lambda v: v.report.file_bytes).name
     return f"""# Phone kit
 
 Classifiers of images, for LiteRT (TensorFlow Lite). All files are the same network in different number formats; sparse
-ones leave zeros out of the file and unpack them when they are loaded.
+ones leave zeros out, and unpack most of them when they are loaded ("in memory"). `int8` and `int8_sparse` compute in
+int8, for processors that are fast at it; all others compute in float32. Take the smallest file whose percentages you
+can accept.
 
 {head}
 |---|{"---|" * (5 + len(sets))}
 {chr(10).join(rows)}
 
+Percentages are right answers: {"; ".join(f"{name}, {about}" for name, about in measured.items())}. Attacks that follow
+gradients, which files do not have, were run on the Keras model and their images shown to each file.
+
 Input: float32 `{shape}`, pixels divided by 255, height x width x channels; any further normalisation is inside the
 model. Output: float32 logits, one per line of `labels.txt`. The largest is the answer; softmax gives probabilities.
+Each file says so too, as TFLite metadata, and holds its labels; `spec.json` says it to programs.
 
 ## Android (Kotlin)
 
-With `implementation("com.google.ai.edge.litert:litert:<version>")`, and the model and labels.txt in `assets/`:
+With `implementation("com.google.ai.edge.litert:litert:1.4.2")`, or 2.1 and later, and the model and labels.txt in
+`assets/`:
 
 ```kotlin
-val bytes = context.assets.open("float32_sparse.tflite").readBytes()
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import org.tensorflow.lite.Interpreter
+
+val bytes = context.assets.open("{shown}.tflite").readBytes()
 val model = ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).put(bytes)
 val interpreter = Interpreter(model, Interpreter.Options().setNumThreads(2))
 val labels = context.assets.open("labels.txt").bufferedReader().readLines()
@@ -162,15 +211,20 @@ interpreter.run(input.rewind(), logits)
 val answer = labels[logits[0].indices.maxBy {{ logits[0][it] }}]
 ```
 
+LiteRT's newer `CompiledModel` reads the same files.
+
 ## Python
+
+With `pip install ai-edge-litert numpy`:
 
 ```python
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-interpreter = Interpreter("float32_sparse.tflite")
+images = np.fromfile("golden/inputs.f32", "<f4").reshape(-1, {", ".join(map(str, shape[1:]))})  # float32 in [0, 1]
+interpreter = Interpreter("{shown}.tflite")
 interpreter.allocate_tensors()
-interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images[:1])  # float32 in [0, 1]
+interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images[:1])
 interpreter.invoke()
 logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 ```

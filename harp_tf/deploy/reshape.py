@@ -3,7 +3,7 @@
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from harp_tf.deploy.flatbuffer import add_buffer, add_tensor, operator_name
+from harp_tf.deploy.flatbuffer import add_buffer, add_tensor, int_constant, operator_name
 
 
 def fix_reshapes(model: schema.ModelT) -> int:
@@ -45,19 +45,18 @@ def _open_shape(
     pack = makers.get(int(reshape.inputs[1]))
     if pack is None or operator_name(model, pack) != "PACK":
         return None
-    sizes = [_constant(model, int(index)) for index in pack.inputs]
+    sizes = [_number(model, int(index)) for index in pack.inputs]
     # Where the size comes from does not matter: a reshape keeps the number of elements.
     if sum(size is None for size in sizes) != 1 or any(size is not None and size <= 0 for size in sizes):
         return None
     return np.array([-1 if size is None else size for size in sizes], np.int32)
 
 
-def _constant(model: schema.ModelT, index: int) -> int | None:
-    tensor = model.subgraphs[0].tensors[index]
-    data = model.buffers[tensor.buffer].data
-    if tensor.type != schema.TensorType.INT32 or data is None or len(data) != 4:
+def _number(model: schema.ModelT, index: int) -> int | None:
+    if model.subgraphs[0].tensors[index].type != schema.TensorType.INT32:
         return None
-    return int(data.view(np.int32)[0])
+    values = int_constant(model, index)
+    return int(values[0]) if values is not None and values.size == 1 else None
 
 
 def _drop_unread(model: schema.ModelT) -> None:

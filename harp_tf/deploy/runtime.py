@@ -12,6 +12,30 @@ from harp_tf.types import HarpError
 _BATCH = 64
 
 
+def tensor_shapes(source: Source) -> list[tuple[int, ...]]:
+    """The shapes that the tensors of a file have for a single image, which its own lists do not tell of all of them.
+
+    Args:
+        source: Path or bytes of a .tflite file.
+
+    Returns:
+        One shape per tensor of the main graph; an empty list if the interpreter cannot tell without an image, whose
+        size is open.
+    """
+    with captured_output():
+        try:
+            interpreter = Interpreter(
+                model_content=read_bytes(source),
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError):
+            return []
+        details = interpreter.get_tensor_details()
+    shapes = {tensor["index"]: tuple(int(size) for size in tensor["shape"]) for tensor in details}
+    return [shapes.get(index, ()) for index in range(max(shapes) + 1)]
+
+
 class TFLiteClassifier:
     """A .tflite file as a function from images to logits.
 

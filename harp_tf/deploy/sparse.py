@@ -3,7 +3,8 @@
 The converter's own sparse encoding (`EXPERIMENTAL_SPARSITY`) is not used: with other options than plain
 float32 it writes files that give NaN, fail to load or are silently wrong. Here a finished dense file is
 rewritten instead: a kernel becomes a sparse constant and a DENSIFY operator that unpacks it when the
-interpreter is set up. Size shrinks; latency and memory stay those of the dense file.
+interpreter is set up. Size shrinks; latency and memory stay those of the dense file. Only fully-connected float32
+layers with very few weights left are computed from their non-zeros, see `sparse_dense`.
 """
 
 import numpy as np
@@ -25,6 +26,8 @@ from harp_tf.deploy.flatbuffer import (
     weight_tensors,
     write_model,
 )
+from harp_tf.deploy.runtime import tensor_shapes
+from harp_tf.deploy.sparse_dense import compute_sparse, direct_encoding
 
 # Bytes that the tables of a sparse tensor, its DENSIFY operator and its output tensor take at most.
 _TABLE_BYTES = 512
@@ -54,13 +57,21 @@ def sparsify(source: Source) -> bytes:
     """
     model = read_model(source)
     graph = model.subgraphs[0]
+    shapes = tensor_shapes(source)
     densify = []
+    changed = False
     for weight in weight_tensors(model):
         tensor = graph.tensors[weight.index]
         readers = kernel_readers(model, weight)
         if not readers or tensor.type not in STORED_TYPES:
             continue
         if tensor.type != schema.TensorType.FLOAT32 and not _safe_when_quantised(model, weight, readers):
+            continue
+        direct = direct_encoding(model, weight, readers, shapes)
+        if direct is not None:
+            tensor.buffer, tensor.sparsity = add_buffer(model, direct[0]), direct[1]
+            compute_sparse(model, readers)
+            changed = True
             continue
         data = model.buffers[tensor.buffer].data
         values, sparsity = encode(data.view(STORED_TYPES[tensor.type]).reshape(tuple(tensor.shape)))
@@ -73,7 +84,7 @@ def sparsify(source: Source) -> bytes:
             new_operator(model, schema.BuiltinOperator.DENSIFY, [weight.index], dense, schema.DensifyOptionsT())
         )
         redirect(readers, weight.index, dense)
-    if not densify:
+    if not (changed or densify):
         return read_bytes(source)
     graph.operators[:0] = densify
     _reshape_after_global_means(model)

@@ -1,6 +1,7 @@
 """All the forms in which one model can be shipped, exported and measured side by side."""
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.export import ExportReport, calibration_images, write_stored
 from harp_tf.deploy.inspect import memory_bytes
 from harp_tf.deploy.runtime import TFLiteClassifier
+from harp_tf.deploy.verify import compare_logits
 from harp_tf.types import HarpError
+
+_KERAS_BATCH = 256
+_CHECKED = 64  # images on which a file is checked with every runtime before it is written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +52,29 @@ class Variant:
         name: name of its form.
         report: sizes, counts and agreement with the Keras model.
         memory_bytes: the file in memory together with the kernels that are unpacked from it.
-        accuracy: fraction of right answers on each of the image sets that it was measured on, by their name.
+        accuracy: fraction of right answers on each set of images and in each trial, by name.
+        logit_difference: root mean square of the differences to the Keras logits on the first set, over their standard
+            deviation.
     """
 
     name: str
     report: ExportReport
     memory_bytes: int
     accuracy: dict[str, float]
+    logit_difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A measurement that needs more of a file than its answers to given images, as an attack on the file itself.
+
+    Attributes:
+        about: what is measured, on how much, for a reader of the table.
+        accuracy: function (images float32 `[n, ...]` -> logits `[n, classes]`) -> fraction of right answers.
+    """
+
+    about: str
+    accuracy: Callable[[Callable[[np.ndarray], np.ndarray]], float]
 
 
 def export_variants(
@@ -63,6 +84,8 @@ def export_variants(
     calibration: np.ndarray | tf.data.Dataset,
     *,
     names: Sequence[str] = tuple(FORMS),
+    trials: Mapping[str, Trial] = types.MappingProxyType({}),
+    class_names: Sequence[str] = (),
     num_threads: int = 1,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Variant]:
@@ -72,9 +95,11 @@ def export_variants(
         model: a plain (stripped, possibly compacted) Keras classifier.
         folder: existing folder; the files are called <form>.tflite.
         image_sets: name -> (images float32 `[n, ...]` in [0, 1], labels int `[n]`), as natural and adversarial test
-            images. The first set also serves to compare the logits of each file with the Keras model's.
+            images. On the whole first set the logits of each file are compared with the Keras model's.
         calibration: training images for the forms that compute in int8.
         names: the forms, from `FORMS`.
+        trials: name -> what else to measure of each file.
+        class_names: one per class, for files that describe themselves as TFLite metadata; default: they do not.
         num_threads: threads of the interpreter that measures.
         progress: receives a line of text per file.
 
@@ -90,7 +115,9 @@ def export_variants(
             f"Forms are {', '.join(FORMS)}, to be measured on at least one set of images; received "
             f"{', '.join(map(repr, names))} and {len(image_sets)} sets."
         )
-    check_images = next(iter(image_sets.values()))[0][:64]
+    first = next(iter(image_sets))
+    all_images = image_sets[first][0]
+    wanted = model.predict(all_images, batch_size=_KERAS_BATCH, verbose=0)
     variants: list[Variant] = []
     converted: dict[bool, bytes] = {}  # most forms are made of one and the same dense file
     for name in names:
@@ -100,13 +127,27 @@ def export_variants(
             converted[computes_in_int8] = to_tflite(
                 model, calibration_images(calibration) if computes_in_int8 else None
             )
-        report = write_stored(converted[computes_in_int8], model, path, form.sparse, form.quantize, check_images)
+        report = write_stored(
+            converted[computes_in_int8], model, path, form.sparse, form.quantize, all_images[:_CHECKED], class_names
+        )
         classifier = TFLiteClassifier(path, num_threads=num_threads)
-        accuracy = {
-            which: float(np.mean(classifier.logits(images).argmax(-1) == labels))
-            for which, (images, labels) in image_sets.items()
-        }
-        variants.append(Variant(name, report, memory_bytes(path), accuracy))
+        accuracy = {}
+        for which, (images, labels) in image_sets.items():
+            logits = classifier.logits(images)
+            accuracy[which] = float(np.mean(logits.argmax(-1) == labels))
+            if which == first:
+                difference = _compared(logits, wanted, form.quantize, path)
+        accuracy |= {which: trial.accuracy(classifier.logits) for which, trial in trials.items()}
+        variants.append(Variant(name, report, memory_bytes(path), accuracy, difference))
         found = ", ".join(f"{which} {100 * value:.1f} %" for which, value in accuracy.items())
         progress(f"{path.name}: {report.file_bytes:,} bytes, {found}")
     return variants
+
+
+def _compared(logits: np.ndarray, wanted: np.ndarray, quantize: str | None, path: Path) -> float:
+    """How far logits are from those wanted, over their spread; removes the file if that is more than rounding."""
+    try:
+        return compare_logits(logits, wanted, quantize)[1]
+    except HarpError as error:
+        path.unlink()
+        raise HarpError(f"{path.name} was removed: {error}") from error

@@ -78,23 +78,16 @@ def verify(
             )
     matches = match_kernels(file, model)
     wanted = _keras_logits(model, images)
-    spread = float(np.std(wanted))
-    allowed = tolerance * max(1.0, spread)
     difference = relative = 0.0
     for xnnpack in (True, False):
         classifier = TFLiteClassifier(data, xnnpack=xnnpack)
         for count in sorted({1, len(images)}):
-            errors = classifier.logits(images[:count]) - wanted[:count]
-            worst = float(np.max(np.abs(errors)))
-            typical = float(np.sqrt(np.mean(np.square(errors)))) / max(spread, 1e-30)
-            # `not <=`: NaN fails too.
-            if not (worst <= allowed if quantize is None else typical <= _ROUNDING[quantize]):
-                wish = f"within {allowed:.3g}" if quantize is None else f"within {_ROUNDING[quantize]:.0%} (rms)"
-                raise HarpError(
-                    f"Expected logits {wish} of the Keras model's, received a difference of {worst:.3g} at most, "
-                    f"{typical:.1%} of their standard deviation (rms), on {count} image(s) under "
-                    f"{'XNNPACK' if xnnpack else 'the builtin kernels'}. {_suspects(matches, quantize)}"
-                )
+            logits = classifier.logits(images[:count])
+            runtime = "XNNPACK" if xnnpack else "the builtin kernels"
+            try:
+                worst, typical = compare_logits(logits, wanted[:count], quantize, tolerance, float(np.std(wanted)))
+            except HarpError as error:
+                raise HarpError(f"{error} It ran under {runtime}. {_suspects(matches, quantize)}") from error
             difference, relative = max(difference, worst), max(relative, typical)
     return Verification(
         kernels=tuple(kernel_nonzeros(data)),
@@ -102,9 +95,42 @@ def verify(
             int(np.count_nonzero(match.kernel.weights) - np.count_nonzero(match.weights)) for match in matches
         ),
         max_logit_difference=difference,
-        allowed_difference=allowed,
+        allowed_difference=tolerance * max(1.0, float(np.std(wanted))),
         relative_difference=relative,
     )
+
+
+def compare_logits(
+    found: np.ndarray, wanted: np.ndarray, quantize: str | None, tolerance: float = 1e-4, spread: float | None = None
+) -> tuple[float, float]:
+    """Compares the logits of a file with those of the Keras model.
+
+    Args:
+        found: float32 `[n, classes]`, of the file.
+        wanted: likewise, of the Keras model.
+        quantize: How the file was quantised, as for `verify`.
+        tolerance: As for `verify`.
+        spread: Standard deviation of the Keras logits; default: of `wanted`.
+
+    Returns:
+        The largest absolute difference, and the root mean square of the differences over `spread`.
+
+    Raises:
+        HarpError: If they differ by more than rounding explains.
+    """
+    spread = float(np.std(wanted)) if spread is None else spread
+    allowed = tolerance * max(1.0, spread)
+    errors = found - wanted
+    worst = float(np.max(np.abs(errors)))
+    typical = float(np.sqrt(np.mean(np.square(errors)))) / max(spread, 1e-30)
+    # `not <=`: NaN fails too.
+    if not (worst <= allowed if quantize is None else typical <= _ROUNDING[quantize]):
+        wish = f"within {allowed:.3g}" if quantize is None else f"within {_ROUNDING[quantize]:.0%} (rms)"
+        raise HarpError(
+            f"Expected logits {wish} of the Keras model's, received a difference of {worst:.3g} at most, "
+            f"{typical:.1%} of their standard deviation (rms), on {len(found)} image(s)."
+        )
+    return worst, typical
 
 
 def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -11,11 +11,13 @@ from harp_tf.layers.registry import kernels_of
 
 _layers = keras.layers
 
-_ELEMENTWISE_ACTIVATIONS = frozenset(
+ELEMENTWISE_ACTIVATIONS = frozenset(
     "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid mish relu "
     "relu6 selu sigmoid silu soft_shrink softplus softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink "
     "threshold".split()
 )
+"""Names of Keras' activation functions that treat every element by itself."""
+
 _ELEMENTWISE_OPERATIONS = frozenset(
     "Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu Squareplus LogSigmoid LeakyRelu "
     "HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh HardShrink Threshold Absolute Abs Negative Square "
@@ -175,7 +177,7 @@ def _is_elementwise(layer: keras.Operation) -> bool:
     activation = getattr(layer, "activation", None)
     name = getattr(activation, "__name__", None)
     own = getattr(keras.activations, name, None) is activation if name else False
-    return activation is None or type(activation) in _PER_CHANNEL_LAYERS or (own and name in _ELEMENTWISE_ACTIVATIONS)
+    return activation is None or type(activation) in _PER_CHANNEL_LAYERS or (own and name in ELEMENTWISE_ACTIVATIONS)
 
 
 def _normalises_each_channel(call: Call) -> bool:

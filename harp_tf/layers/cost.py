@@ -17,11 +17,10 @@ from harp_tf.layers.count import prunable_kernels
 from harp_tf.layers.model import divide_costs, kernel_sizes, pruning_spec
 from harp_tf.layers.pruned import shared_kernels
 from harp_tf.layers.rebuild import require_built
+from harp_tf.layers.registry import TRANSPOSED
 from harp_tf.types import HarpError
 
 Shape = tuple[int, ...]
-
-_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _uses(layer: keras.layers.Layer, given: Shape, made: Shape) -> int:
     if isinstance(layer, keras.layers.EinsumDense):
         return _uses_in_einsum(layer.equation, given)
     # A transposed convolution uses each weight once per input pixel, all other layers once per output.
-    shape = given if isinstance(layer, _TRANSPOSED) else made
+    shape = given if isinstance(layer, TRANSPOSED) else made
     channels_first = getattr(layer, "data_format", None) == "channels_first"
     return math.prod((shape[0], *shape[2:]) if channels_first else shape[:-1])
 

@@ -155,7 +155,8 @@ def set_stage(model: keras.Model, stage: str) -> None:
     Args:
         model: a model made by `harp_tf.prune`.
         stage: "prune" trains scores and rates (as the model's mode says) and normalisation layers, "finetune"
-            trains all weights under fixed masks. Layers whose `trainable` is False stay frozen.
+            trains all weights under fixed masks, and "joint" trains all of these together, which is not in the paper.
+            Layers whose `trainable` is False stay frozen.
 
     Raises:
         HarpError: for another stage, or a model without pruned layers.

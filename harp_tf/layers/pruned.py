@@ -96,7 +96,7 @@ class PrunedLayer(keras.layers.Layer):
         """Freezes and unfreezes the layer's variables for a stage, see `layers.set_stage`; saved with the layer."""
         self.pruning = dataclasses.replace(self.pruning, stage=stage)
         free_variables(self, stage)
-        active = stage == "prune" and self.trainable
+        active = stage != "finetune" and self.trainable
         for scores in self.kernel_scores:
             scores.scores.trainable = active and self.pruning.mode in ("harp", "score")
             scores.logit.trainable = active and self.pruning.mode in ("harp", "rate")

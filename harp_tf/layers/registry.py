@@ -6,6 +6,9 @@ from harp_tf.layers.kernel import Kernel, einsum_output_axes
 from harp_tf.layers.pruned import PrunedLayer, make_pruned_class
 from harp_tf.types import HarpError
 
+TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+"""Keras' transposed convolutions: the output channels are the last but one axis of their kernels."""
+
 _PRUNED: dict[type, type[PrunedLayer]] = {}
 
 
@@ -64,7 +67,7 @@ def _origin(cls: type) -> tuple[str, str]:
 for _layer in (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
     register_kernels(_layer, Kernel(input_axis=-2))
 register_kernels(keras.layers.EinsumDense, Kernel(output_axes=einsum_output_axes))
-for _layer in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose):
+for _layer in TRANSPOSED:
     register_kernels(_layer, Kernel(output_axes=(-2,), input_axis=-1))
 for _layer in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
     register_kernels(_layer, Kernel(output_axes=(-2, -1), input_axis=-2))

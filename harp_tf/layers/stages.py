@@ -15,11 +15,11 @@ def free_variables(layer: keras.layers.Layer, stage: str) -> None:
 
     Args:
         layer: any layer; if its `trainable` is False, all stays frozen.
-        stage: "prune", in which only normalisation trains, or "finetune", in which everything does.
+        stage: "prune", in which only normalisation trains, or "joint" or "finetune", in which everything does.
     """
     # Keras has no public list of the variables that were created trainable (moving statistics were not).
     for part in layer._flatten_layers():
-        trains = stage == "finetune" or isinstance(part, _NORMALISATIONS)
+        trains = stage != "prune" or isinstance(part, _NORMALISATIONS)
         if layer.trainable and part.trainable:
             for variable in part._trainable_variables:
                 variable.trainable = trains

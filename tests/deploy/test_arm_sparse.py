@@ -11,8 +11,9 @@ from keras import layers
 
 import harp_tf
 from harp_tf import models
-from harp_tf.deploy import TFLiteClassifier, arm_sparse_report, quantize_weights, sparsify, to_tflite
+from harp_tf.deploy import TFLiteClassifier, arm_sparse_report, quantize_weights, sparse, sparsify, to_tflite
 from harp_tf.deploy.arm_safety import prevent_partial_sparse
+from harp_tf.deploy.flatbuffer import read_model
 from harp_tf.types import HarpError
 from tests.conftest import ROOT
 from tests.deploy.conftest import randomise
@@ -196,6 +197,48 @@ for path in sys.argv[1:]:
     interpreter.invoke()
     np.save(path, interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
 """
+
+
+def wide_head(x):
+    return layers.Dense(256, activation="relu", name="head")(layers.GlobalAveragePooling2D()(x))
+
+
+def test_a_fully_connected_layer_computed_from_its_non_zeros_is_no_finding():
+    data = sparse_file(sparsity=0.98, end=wide_head)
+    assert 8 in {code.version for code in read_model(data).operatorCodes}
+    assert arm_sparse_report(data) == [] and prevent_partial_sparse(data) == data
+
+
+def kept_dimensions(x):
+    x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    return layers.Flatten()(layers.Conv2D(32, 1, name="head")(x))
+
+
+@pytest.mark.skipif(not FOLDER, reason="needs an emulator: make test-arm")
+def test_on_arm_pooling_that_keeps_its_dimensions_fails_and_is_rewritten(monkeypatch, tmp_path):
+    # The reason for what test_sparse.py tests; when the last assertion fails, XNNPACK was repaired.
+    script, paths = tmp_path / "run.py", [tmp_path / "right.tflite", tmp_path / "raw.tflite"]
+    script.write_text(SCRIPT)
+    paths[0].write_bytes(sparse_file(end=kept_dimensions))
+    monkeypatch.setattr(sparse, "_reshape_after_global_means", lambda model: None)
+    paths[1].write_bytes(sparse_file(end=kept_dimensions))
+    ended = []
+    for path in paths:
+        command = [ROOT / "tools" / "aarch64.sh", FOLDER, script, path]
+        ended.append(subprocess.run(command, capture_output=True, timeout=1200, check=False).returncode)
+    wanted = TFLiteClassifier(paths[0]).logits(np.random.default_rng(0).random((1, 32, 32, 3), np.float32))
+    np.testing.assert_allclose(np.load(f"{paths[0]}.npy"), wanted, rtol=0, atol=1e-4)
+    assert ended[0] == 0 and ended[1] != 0
+
+
+@pytest.mark.skipif(not FOLDER, reason="needs an emulator: make test-arm")
+def test_on_arm_such_a_file_is_right(tmp_path):
+    script, path = tmp_path / "run.py", tmp_path / "model.tflite"
+    script.write_text(SCRIPT)
+    path.write_bytes(sparse_file(sparsity=0.98, end=wide_head))
+    subprocess.run([ROOT / "tools" / "aarch64.sh", FOLDER, script, path], capture_output=True, timeout=1200, check=True)
+    wanted = TFLiteClassifier(path).logits(np.random.default_rng(0).random((1, 32, 32, 3), np.float32))
+    np.testing.assert_allclose(np.load(f"{path}.npy"), wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.skipif(not FOLDER, reason="needs an emulator: make test-arm")

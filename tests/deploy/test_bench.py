@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from harp_tf.deploy import TFLiteClassifier, to_tflite
-from harp_tf.deploy.bench import latency
+from harp_tf.deploy.bench import latency, litert_benchmark
 from harp_tf.types import HarpError
 
 
@@ -26,6 +26,7 @@ def test_a_larger_network_takes_longer_with_any_number_of_threads():
     for small, large in ((found[0], found[1]), (found[2], found[3])):
         assert 0 < small.p10_ms <= small.median_ms <= small.p90_ms
         assert large.median_ms > 5 * small.median_ms
+        assert small.ratio == 1.0 and large.ratio > 5
     assert len(lines) == 2 and "1 thread(s): small" in lines[0]
 
 
@@ -35,6 +36,17 @@ def test_the_interpreter_still_classifies_after_timing():
     before = classifier.logits(images)
     assert len(classifier.seconds(images[:1], 3)) == 3
     np.testing.assert_array_equal(classifier.logits(images), before)
+
+
+def test_the_benchmark_of_ai_edge_litert_agrees():
+    small, large = (litert_benchmark(_file(units), runs=30) for units in (4, 12000))
+    assert small is not None and large is not None and 0 <= small < large
+
+
+def test_a_file_that_it_cannot_run_has_no_time(tmp_path):
+    path = tmp_path / "broken.tflite"
+    path.write_bytes(_file(4)[:500])
+    assert litert_benchmark(path, runs=20) is None
 
 
 @pytest.mark.parametrize(("files", "runs"), [({}, 100), ({"a": b""}, 3)])

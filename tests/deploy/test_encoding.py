@@ -5,7 +5,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from harp_tf.deploy.encoding import decode, encode, encoded_bytes
+from harp_tf.deploy.encoding import decode, encode, encode_rows, encoded_bytes
 from harp_tf.types import HarpError
 
 DENSE, SPARSE = schema.DimensionType.DENSE, schema.DimensionType.SPARSE_CSR
@@ -37,6 +37,24 @@ def test_decode_inverts_encode(dense):
     np.testing.assert_array_equal(decoded, dense)
     assert decoded.dtype == np.float32
     assert values.size == max(1, np.count_nonzero(dense))
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.sampled_from([1, 4]),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+def test_decode_inverts_the_rows_and_blocks_of_fully_connected_kernels(rows, blocks, block, seed, density):
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(size=(rows, blocks * block)) * (rng.random((rows, blocks * block)) < density)
+    values, sparsity = encode_rows(dense, block)
+    np.testing.assert_array_equal(decode(values, sparsity, dense.shape), dense)
+    occupied = dense.reshape(rows, blocks, block).any(axis=2).sum()
+    assert values.size == max(1, occupied) * block
+    assert [level.format for level in sparsity.dimMetadata] == [DENSE, SPARSE, DENSE][: 2 if block == 1 else 3]
 
 
 def test_matrix_is_stored_as_compressed_rows():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from harp_tf.deploy import kit, kit_check
 from harp_tf.deploy.inspect import memory_bytes
 from harp_tf.deploy.kit import write_kit
-from harp_tf.deploy.variants import FORMS, export_variants
+from harp_tf.deploy.runtime import TFLiteClassifier
+from harp_tf.deploy.variants import FORMS, Trial, export_variants
 from harp_tf.types import HarpError
 
 
@@ -36,12 +38,17 @@ def test_the_kit_is_complete_and_checks_itself_in_another_process(small, sets, t
     assert [v.name for v in variants] == ["float32", "float16_sparse", "int8"] and len(lines) == 3
     assert variants[0].accuracy == {"natural": 1.0, "wrong": 0.0}
     assert all(v.report.path.exists() for v in variants)
+    assert variants[0].logit_difference < 1e-5 < variants[1].logit_difference < variants[2].logit_difference
     done = subprocess.run(
         [sys.executable, "check.py"], cwd=tmp_path / "kit", capture_output=True, text=True, env={"PATH": ""}
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("as recorded") == 3
+    for name in models:
+        with zipfile.ZipFile(tmp_path / "kit" / f"{name}.tflite") as archive:
+            assert archive.read("labels.txt") == (tmp_path / "kit" / "labels.txt").read_bytes()
     readme = (tmp_path / "kit" / "README.md").read_text()
+    assert "natural, 40 images; wrong, 20 images" in readme
     assert f"| float16_sparse.tflite | {variants[1].report.parameters:,} |" in readme
     assert "FloatArray(labels.size)" in readme and "allocateDirect(4 * 432)" in readme
 
@@ -91,6 +98,42 @@ def test_wrong_arguments_are_refused(small, sets, tmp_path, changes, message):
         write(small, tmp_path / "no" / "kit", sets)
 
 
+def test_a_trial_gets_every_file_and_is_a_column(small, sets, tmp_path):
+    seen = []
+
+    def accuracy(predict):
+        seen.append(predict(sets["natural"][0][:2]))
+        return 0.25
+
+    trials = {"square on the file": Trial("2 images, 7 queries", accuracy)}
+    keras = {"natural": 1.0, "wrong": 0.0, "square on the file": 0.5}
+    variants = write(small, tmp_path / "kit", sets, forms=["float32", "int8"], trials=trials, keras_accuracy=keras)
+    assert [v.accuracy["square on the file"] for v in variants] == [0.25, 0.25]
+    assert [logits.shape for logits in seen] == [(2, 10)] * 2 and not np.array_equal(*seen)
+    spec = json.loads((tmp_path / "kit" / "spec.json").read_text())
+    assert spec["accuracy_measured_on"]["square on the file"] == "2 images, 7 queries"
+    assert spec["models"]["int8"]["accuracy"]["square on the file"] == 0.25 and spec["keras_accuracy"] == keras
+    readme = (tmp_path / "kit" / "README.md").read_text()
+    assert "| natural, % | wrong, % | square on the file, % |" in readme and "2 images, 7 queries" in readme
+    assert "| the Keras model | | | | | | 100.0 | 0.0 | 50.0 |" in readme
+
+
+def test_a_file_that_errs_on_one_image_of_the_whole_set_is_removed(small, sets, tmp_path, monkeypatch):
+    images, labels = (np.tile(array, (3, 1, 1, 1)[: array.ndim]) for array in sets["natural"])
+    logits = TFLiteClassifier.logits
+
+    def wrong(self, given):
+        found = logits(self, given)
+        if len(given) == 120:  # the checks before writing see fewer
+            found[100] += 1
+        return found
+
+    monkeypatch.setattr(TFLiteClassifier, "logits", wrong)
+    with pytest.raises(HarpError, match=r"float32.tflite was removed: .* on 120 image\(s\)"):
+        export_variants(small.model, tmp_path, {"natural": (images, labels)}, images, names=["float32"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_memory_counts_what_is_unpacked(small, sets, tmp_path):
     variants = {v.name: v for v in export_variants(small.model, tmp_path, sets, sets["natural"][0])}
     assert list(variants) == list(FORMS)
@@ -102,3 +145,16 @@ def test_memory_counts_what_is_unpacked(small, sets, tmp_path):
     )
     # float16 kernels are unpacked twice: to dense float16, and from that to float32.
     assert half.memory_bytes > half.report.file_bytes + unpacked
+
+
+def test_the_python_lines_of_the_readme_run_in_the_kit(small, sets, tmp_path):
+    write(small, tmp_path / "kit", sets)
+    program = (tmp_path / "kit" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    folder = tmp_path / "kit"
+    done = subprocess.run(
+        [sys.executable, "-c", program + "np.save('logits.npy', logits)"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    smallest = min(folder.glob("*.tflite"), key=lambda path: path.stat().st_size).stem
+    golden = np.fromfile(folder / "golden" / f"{smallest}.f32", "<f4").reshape(-1, 10)
+    np.testing.assert_allclose(np.load(folder / "logits.npy"), golden[:1], rtol=0, atol=1e-3)

@@ -38,8 +38,22 @@ def test_a_phone_kit_of_the_compacted_model_with_latencies(run_dir, program):
     rows = json.loads((run_dir / "latency.json").read_text())["rows"]
     names = {"kit/float32.tflite", "kit/int8.tflite", "model.tflite", "model_sparse.tflite"}
     assert {(row["name"], row["threads"]) for row in rows} == {(name, threads) for name in names for threads in (1, 2)}
-    assert all(row["median_ms"] > 0 for row in rows)
+    assert all(row["median_ms"] > 0 and row["litert_benchmark_ms"] is not None for row in rows)
     assert "threads  median ms" in ended.out
+
+
+def test_square_attacks_the_files_themselves(run_dir, program):
+    options = ["--forms=float32,int8_weights_sparse", "--attacks=pgd3,square40", "--robust_limit=30"]
+    ended = program("export", f"--target={run_dir}", "--kit", *options)
+    assert ended.status == 0, ended.err
+    spec = json.loads((run_dir / "kit" / "spec.json").read_text())
+    name = "square40 on the file"
+    assert re.match("30 images, .*each file itself .*queries 40", spec["accuracy_measured_on"][name])
+    for model in spec["models"].values():
+        assert set(model["accuracy"]) == {"natural", "pgd3", name}
+    eps = json.loads((run_dir / "config.json").read_text())["flags"]["eps"]
+    assert f"eps {eps}" in spec["accuracy_measured_on"][name]
+    assert "square40 on the file" in (run_dir / "kit" / "README.md").read_text()
 
 
 def test_one_keras_file_compacted_and_in_float16(run_dir, program, tmp_path):

@@ -79,6 +79,8 @@ def test_what_each_stage_trains(mode, expected):
         assert trained_variables(model) == expected
         set_stage(model, "finetune")
         assert trained_variables(model) == WEIGHTS | NORM
+        set_stage(model, "joint")
+        assert trained_variables(model) == expected | WEIGHTS
         set_stage(model, "prune")
 
 
@@ -117,7 +119,7 @@ def test_weights_of_a_stage_stay_where_they_are():
     model = prune(small_net(kernel_regularizer=keras.regularizers.L2(0.1)), 0.5, verbose=False)
     images = np.random.default_rng(0).normal(size=(16, 12, 12, 1)).astype(np.float32)
     labels = np.arange(16) % 7
-    for stage in ("prune", "finetune"):
+    for stage in ("prune", "joint", "finetune"):
         set_stage(model, stage)
         names = trained_variables(model)
         before = {id(v): v.numpy() for v in model.variables}
@@ -134,7 +136,7 @@ def test_weights_of_a_stage_stay_where_they_are():
 
 
 def test_an_unknown_stage():
-    with pytest.raises(HarpError, match="stage must be one of prune, finetune, received 'pretrain'"):
+    with pytest.raises(HarpError, match="stage must be one of prune, joint, finetune, received 'pretrain'"):
         set_stage(prune(small_net(), 0.9, verbose=False), "pretrain")
     with pytest.raises(HarpError, match="has no pruned layers"):
         set_stage(small_net(), "prune")
