@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import os
+import re
+import shutil
 import tempfile
 import uuid
 import zipfile
@@ -28,7 +30,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         HarpError: if it cannot be written; an existing file is then as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_name(path)
     try:
         try:
             with open(temporary, "xb") as file:
@@ -36,6 +38,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -43,6 +46,33 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             f"Expected to write {len(data)} bytes to {str(path)!r}, received {error.strerror or error}. "
             "Free space there or choose another path."
         ) from error
+
+
+def sync_folder(folder: str | os.PathLike) -> None:
+    """Waits until the names in a folder are on the disk: without it a power cut may undo a renaming."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Removes the temporary files and folders that killed processes have left of writing into a folder."""
+    for path in Path(folder).glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name of nobody beside a file or folder, for what takes its place when it is whole."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 def sizes(data: bytes) -> tuple[int, int]:

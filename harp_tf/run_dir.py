@@ -1,13 +1,21 @@
 """The directory of a run: what may be in it, what an earlier run left, and the record of the settings."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from harp_tf.config import RunConfig
-from harp_tf.files import write_atomically, write_json
+from harp_tf.files import remove_leftovers, write_atomically
+from harp_tf.reading import read_json
+from harp_tf.report import shape
+from harp_tf.run_record import RunRecord
 from harp_tf.types import HarpError
 
 _RECORDS = ("config.json", "metrics.jsonl", "report.html", "plots/*.png", "plots/*.svg")
@@ -18,11 +26,14 @@ _MADE_BY = {
     "export": ("model.tflite", "model_sparse.tflite"),
     "evaluate": ("results.json", "evaluation/*/*"),
 }
-"""Everything a run writes into its directory, and all that --overwrite ever removes."""
+"""Everything but checkpoints that a run writes into its directory, and all that --restart ever removes."""
 
 TRAINING_STAGES = ("pretrain", "prune", "finetune")
 CHANNEL_PART = "prune_channels"
 """The first part of a prune stage that removes channels before weights, in metrics.jsonl."""
+
+_TRAININGS = {"pretrain": ("pretrain",), "prune": (CHANNEL_PART, "prune"), "finetune": ("finetune",)}
+"""The trainings of each stage, in the order in which they may come."""
 
 _STARTS_FROM = {"prune": "dense.keras", "finetune": "scored.keras"}
 
@@ -32,10 +43,11 @@ class RunDirectory:
 
     Args:
         config: the settings.
+        say: receives lines of text for the user.
     """
 
-    def __init__(self, config: RunConfig):
-        self.config = config
+    def __init__(self, config: RunConfig, say: Callable[[str], None] = print):
+        self.config, self.say = config, say
         self.path = Path(config.run_dir)
 
     def trains(self) -> bool:
@@ -48,24 +60,28 @@ class RunDirectory:
         if not path.exists():
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
             raise HarpError(f"{path} is damaged ({error}). Remove it and run the stage again.") from error
         if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
             raise HarpError(f"{path} is damaged: it is no JSON object of objects. Remove it and run the stage again.")
+        if name == "results.json":
+            shape.check(path, content, shape.RESULTS)
         return content
 
     def threat(self) -> tuple[str, float]:
         """Norm and radius that the run was made for, which --eps of a later evaluation does not change."""
         try:
-            flags = json.loads((self.path / "config.json").read_text(encoding="utf-8"))["flags"]
+            flags = read_json(self.path / "config.json")["flags"]
             return str(flags["norm"]), float(flags["eps"])
         except (OSError, ValueError, KeyError, TypeError):  # of no run, or of one that recorded no such flags
             return self.config.norm, self.config.eps
 
-    def source(self) -> Path | None:
-        """The file whose model the first stage starts from; None for the model that --model names."""
+    def source(self, stage: str | None = None) -> Path | None:
+        """The file whose model a stage, usually the first, starts from; None for the model that --model names."""
         first, origin = self.config.stages[0], self.config.init_from
+        if stage not in (None, first):
+            return self.path / _STARTS_FROM[stage]
         if origin is not None:
             return Path(origin) / _STARTS_FROM.get(first, "dense.keras") if os.path.isdir(origin) else Path(origin)
         if first == "pretrain":
@@ -80,64 +96,170 @@ class RunDirectory:
 
     def _in_the_way(self) -> list[Path]:
         """Files of an earlier run that this one would not build upon, but replace or contradict."""
-        stages, patterns = list(_MADE_BY), [*_RECORDS, *sum(_MADE_BY.values(), ())]
+        stages, patterns = self._begun_anew(), [*_RECORDS]
         if self._continues():
-            first = stages.index(self.config.stages[0])
-            patterns = [name for stage in stages[first:] for name in _MADE_BY[stage] if name != "model.tflite"]
-        return sorted(path for pattern in patterns for path in self.path.glob(pattern) if not path.is_dir())
+            patterns = []
+        patterns += [name for stage in stages for name in _MADE_BY[stage]]
+        patterns += [f"checkpoints/{training}/*/*" for stage in stages for training in _TRAININGS.get(stage, ())]
+        found = {path for pattern in patterns for path in self.path.glob(pattern) if not path.is_dir()}
+        return sorted(found - {self.path / "model.tflite"} if self._continues() else found)
 
-    def check(self) -> None:
-        """Refuses a directory in which this run would destroy or contradict something, or that cannot be written."""
-        found = self._in_the_way()
-        if found and not self.config.overwrite:
+    def _begun_anew(self) -> list[str]:
+        """The stages whose files a run that begins replaces: all, or those from its first on."""
+        stages = list(_MADE_BY)
+        return stages[stages.index(self.config.stages[0]) :] if self._continues() else stages
+
+    def check(self) -> list[str]:
+        """Refuses a directory in which this run would destroy or contradict something, or that cannot be written.
+
+        Returns:
+            The stages that are on record as finished.
+        """
+        resumed = self._resumed()
+        if resumed is None:
+            self._check_beginning()
+        with self.locked():  # not for long: to say early that it is not possible
+            return [] if resumed is None else list(resumed.finished)
+
+    def _resumed(self) -> RunRecord | None:
+        """The record of the run that this one goes on with, None if it begins."""
+        record = None if self.config.restart else RunRecord.read(self.path)
+        return record if record is not None and not record.changes(self.config) else None
+
+    def _check_beginning(self) -> None:
+        found, record = self._in_the_way(), RunRecord.read(self.path)
+        unfinished = record is not None and not record.is_finished()
+        if (found or unfinished) and not self.config.restart:
             names = [str(path.relative_to(self.path)) for path in found]
-            raise HarpError(
-                f"The run directory {self.path} holds an earlier run ({', '.join(names[:3])}"
-                f"{', ...' if names[3:] else ''}). Choose another --run_dir, or replace them with --overwrite."
-            )
+            what = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+            kind, advice = f"an earlier run ({what})", "Choose another --run_dir, or begin anew with --restart."
+            changes = [] if record is None else record.changes(self.config)
+            if changes:
+                kind = f"an {'unfinished' if unfinished else 'earlier'} run of other settings: {'; '.join(changes)}"
+                advice = "Go on with the settings that it was begun with, c" + advice.removeprefix("C")
+            raise HarpError(f"The run directory {self.path} holds {kind}. {advice}")
         source = self.source()
         if source is not None and source.resolve() in [path.resolve() for path in found]:
             raise HarpError(
-                f"--overwrite would remove {source}, which this run starts from. Choose another --run_dir, or leave "
+                f"--restart would remove {source}, which this run starts from. Choose another --run_dir, or leave "
                 "out --init_from to go on in this one."
             )
-        self.make()
 
-    def make(self) -> None:
-        """Makes the directory, and tries to write into it."""
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the directory and keeps other processes from writing there, as long as this one lives at most.
+
+        Raises:
+            HarpError: if it cannot be written, or another process has locked it.
+        """
+        path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
+            file = open(path, "ab")
+            while not self._locks(file, path):
+                file.close()
+                file = open(path, "ab")
         except OSError as error:
             raise HarpError(f"The run directory {self.path} cannot be written: {error.strerror}.") from error
+        with file:
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
-    def prepare(self) -> None:
-        """Removes what --overwrite permits to remove, and records flags, versions and machine."""
+    def _locks(self, file: BinaryIO, path: Path) -> bool:
+        """Locks an open file; False if the file of this name is another one by now."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise HarpError(
+                f"Another process is writing into the run directory {self.path}. Wait until it has ended, or choose "
+                "another --run_dir."
+            ) from error
+        except OSError as error:
+            self.say(f"{self.path} cannot be locked ({error.strerror}): see to it that only one process uses it.")
+            return True
+        with contextlib.suppress(FileNotFoundError):  # removed by the process that had locked it
+            return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return False
+
+    def prepare(self) -> list[str]:
+        """Makes the locked directory ready, and records flags, versions and machine.
+
+        A run that begins removes what --restart permits to remove. One that goes on removes what belongs to stages
+        that must be done again, and what a killed process has left half written.
+
+        Returns:
+            The stages that are finished already.
+        """
         if not self.trains():
-            self.make()
-            return
-        self._remove_earlier()
-        write_json(
-            self.path / "config.json",
-            {"flags": self.config.as_dict(), "seed": self.config.seed, **surroundings()},
-        )
+            return []
+        for folder in (self.path, self.path / "plots", *self.path.glob("evaluation/*")):
+            remove_leftovers(folder)
+        resumed = self._resumed()
+        if resumed is None:
+            self._check_beginning()
+            anew, in_the_way = self._begun_anew(), self._in_the_way()
+            earlier = RunRecord.read(self.path) if self._continues() else None
+            finished = {} if earlier is None else {s: files for s, files in earlier.finished.items() if s not in anew}
+            # The record first: who is killed here must not find it beside the half of what it tells of.
+            for path in [self.path / "config.json", *in_the_way]:
+                path.unlink(missing_ok=True)
+            self._forget(anew)
+        else:
+            finished = resumed.without_damage(self.config.stages, self.say).finished
+            if finished != resumed.finished:
+                stages = list(self.config.stages)
+                self._forget(stages[next(i for i, stage in enumerate(stages) if stage not in finished) :])
+            self._remove_checkpoints(list(finished))  # of a stage that was killed when it had just ended
+        RunRecord.of(self.config, finished).write(surroundings())
+        return [stage for stage in self.config.stages if stage in finished]
 
-    def _remove_earlier(self) -> None:
-        for path in self._in_the_way():
-            path.unlink()
+    def finish(self, stage: str) -> None:
+        """Records that a stage has ended, with the checksums of what it has left, and removes its checkpoints."""
+        record = RunRecord.read(self.path)
+        if record is not None and (self.trains() or stage in record.finished):
+            record.with_stage(stage).write(surroundings())
+        self._remove_checkpoints([stage])
+
+    def checkpoints(self, training: str) -> Path:
+        """The folder for the checkpoints of a training: of a stage, or `CHANNEL_PART`."""
+        return self.path / "checkpoints" / training
+
+    def restore_metrics(self, training: str, lines: bytes = b"") -> None:
+        """Makes metrics.jsonl what it was when a training had come so far.
+
+        Args:
+            training: a stage, or `CHANNEL_PART`.
+            lines: those of the training; those of earlier ones stay, all others go.
+        """
         metrics = self.path / "metrics.jsonl"
-        if metrics.exists():
-            # Also drops the half line that a killed run may have left at the end.
-            kept = TRAINING_STAGES[: TRAINING_STAGES.index(self.config.stages[0])]
-            kept += (CHANNEL_PART,) if "prune" in kept else ()
-            lines = metrics.read_bytes().splitlines(keepends=True)
-            write_atomically(metrics, b"".join(line for line in lines if _stage_of(line) in kept))
+        before = metrics.read_bytes() if metrics.exists() else b""
+        order = [name for names in _TRAININGS.values() for name in names]
+        earlier = order[: order.index(training)]
+        kept = [line for line in before.splitlines(keepends=True) if _training_of(line) in earlier]
+        if b"".join([*kept, lines]) != before:
+            write_atomically(metrics, b"".join([*kept, lines]))
+
+    def _forget(self, stages: Sequence[str]) -> None:
+        """Removes checkpoints and records of stages that begin anew."""
+        self._remove_checkpoints(stages)
+        for stage in stages[:1]:
+            if stage in _TRAININGS:
+                self.restore_metrics(_TRAININGS[stage][0])
+
+    def _remove_checkpoints(self, stages: Sequence[str]) -> None:
+        for stage in stages:
+            for training in _TRAININGS.get(stage, ()):
+                shutil.rmtree(self.checkpoints(training), ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or of other trainings too
+            (self.path / "checkpoints").rmdir()
 
 
-def _stage_of(line: bytes) -> str | None:
-    """The stage that a line of metrics.jsonl tells of, None if the line is damaged."""
+def _training_of(line: bytes) -> str | None:
+    """The training that a line of metrics.jsonl tells of, None if the line is damaged."""
     try:
         return json.loads(line)["stage"]
     except (ValueError, TypeError, KeyError):

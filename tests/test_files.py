@@ -104,7 +104,8 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path, monkeypatch):
     synced, replaced = os.fsync, os.replace
 
     def fsync(descriptor):
-        seen.append(("fsync", os.fstat(descriptor).st_size))
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        seen.append(("fsync", "folder" if name == str(tmp_path) else os.fstat(descriptor).st_size))
         synced(descriptor)
 
     def replace(source, target):
@@ -114,7 +115,21 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     files.write_atomically(path, b"0123456789")
-    assert seen == [("fsync", 10), ("replace", b"old")]
+    assert seen == [("fsync", 10), ("replace", b"old"), ("fsync", "folder")]
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    whole = tmp_path / "a.json"
+    left = [files.temporary_name(whole), files.temporary_name(tmp_path / "folder")]
+    left[0].write_bytes(b"half")
+    left[1].mkdir()
+    (left[1] / "file").write_bytes(b"half")
+    mine = [tmp_path / name for name in (".mine.tmp", "a.tmp", ".a.0123.tmp", f".{'a' * 32}.tmp")]
+    for path in [whole, *mine]:
+        path.write_bytes(b"mine")
+    files.remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([whole, *mine])
+    files.remove_leftovers(tmp_path / "none")
 
 
 def test_json(tmp_path):

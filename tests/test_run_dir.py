@@ -21,10 +21,11 @@ def idle(monkeypatch):
 
 
 @pytest.mark.parametrize("stages", [["--stages=pretrain"], ["--stages=prune"], ["--stages=finetune"], []])
-def test_an_earlier_run_is_not_touched_without_overwrite(program, copy, small_flags, stages):
+def test_an_earlier_run_is_not_touched_without_restart(program, copy, small_flags, stages):
     before = contents(copy)
-    line = program("train", f"--flagfile={small_flags}", f"--run_dir={copy}", *stages).error
-    assert "holds an earlier run" in line and "--overwrite" in line and str(copy) in line
+    line = program("train", f"--flagfile={small_flags}", f"--run_dir={copy}", "--gamma=0.2", *stages).error
+    assert "holds an earlier run of other settings: " in line and "--restart" in line and str(copy) in line
+    assert "--gamma was 0.3 and is 0.2" in line
     assert contents(copy) == before
 
 
@@ -33,7 +34,7 @@ def test_any_file_of_a_run_makes_it_an_earlier_run(tiny, tmp_path, name):
     path = tmp_path / "run" / name
     path.parent.mkdir(parents=True)
     path.write_text("{}")
-    with pytest.raises(HarpError, match="holds an earlier run.*--overwrite"):
+    with pytest.raises(HarpError, match="holds an earlier run .*--restart"):
         tiny()
 
 
@@ -44,12 +45,12 @@ def test_files_of_others_do_not(tiny, idle, tmp_path):
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
-def test_overwrite_removes_only_what_a_run_wrote(tiny, idle, copy):
+def test_restart_removes_only_what_a_run_wrote(tiny, idle, copy):
     foreign = {"notes.txt": "a", "plots/mine.txt": "b", "tensorboard/pretrain/deeper/mine": "c", "dense.keras.bak": "d"}
     for name, text in foreign.items():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text(text)
-    tiny(run_dir=str(copy), overwrite=True).run()
+    tiny(run_dir=str(copy), restart=True).run()
     assert set(contents(copy)) == {*foreign, "config.json", "report.html"}
     assert all((copy / name).read_text() == text for name, text in foreign.items())
     assert read(copy / "config.json")["flags"]["init_from"].endswith("tiny.keras")
@@ -62,9 +63,9 @@ def test_overwrite_removes_only_what_a_run_wrote(tiny, idle, copy):
         ("finetune", {"model_sparse.tflite", "results.json"}, ["pretrain", "prune"]),
     ],
 )
-def test_overwrite_of_a_later_stage_keeps_what_it_builds_upon(tiny, idle, copy, first, removed, stages_left):
+def test_restart_of_a_later_stage_keeps_what_it_builds_upon(tiny, idle, copy, first, removed, stages_left):
     before = contents(copy)
-    tiny(run_dir=str(copy), init_from=None, stages=(first,), overwrite=True, train_limit=256).run()
+    tiny(run_dir=str(copy), init_from=None, stages=(first,), restart=True, train_limit=256).run()
     after = contents(copy)
     gone = {name for name in set(before) - set(after) if not name.startswith("tensorboard")}
     assert gone == removed
@@ -86,19 +87,19 @@ def test_a_half_line_of_a_killed_run_is_dropped(tiny, idle, copy):
 
 
 @pytest.mark.parametrize("stage, name", [("prune", "dense.keras"), ("finetune", "scored.keras")])
-def test_overwrite_does_not_remove_what_the_run_starts_from(tiny, idle, copy, stage, name):
+def test_restart_does_not_remove_what_the_run_starts_from(tiny, idle, copy, stage, name):
     before = contents(copy)
     for origin in (copy, copy / name, os.path.relpath(copy / name)):
-        with pytest.raises(HarpError, match=f"--overwrite would remove .*{name}.*leave out --init_from"):
-            tiny(run_dir=str(copy), init_from=str(origin), stages=(stage,), overwrite=True)
+        with pytest.raises(HarpError, match=f"--restart would remove .*{name}.*leave out --init_from"):
+            tiny(run_dir=str(copy), init_from=str(origin), stages=(stage,), restart=True)
     assert contents(copy) == before
 
 
-def test_a_mistake_is_found_before_overwrite_removes_anything(tiny, copy):
+def test_a_mistake_is_found_before_restart_removes_anything(tiny, copy):
     before = contents(copy)
     for mistake in ({"batch_size": 10_000}, {"dataset": "npz:none.npz"}, {"strategy": "none.json"}, {"model": "none"}):
         with pytest.raises(HarpError):
-            tiny(run_dir=str(copy), **{"init_from": None, "stages": ("pretrain", "prune"), **mistake}, overwrite=True)
+            tiny(run_dir=str(copy), **{"init_from": None, "stages": ("pretrain", "prune"), **mistake}, restart=True)
     assert contents(copy) == before
 
 

@@ -1,6 +1,7 @@
 """A Keras model that trains another one against an adversary, under HARP's size penalty."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +21,15 @@ from harp_tf.layers import (
     set_stage,
     shared_kernels,
 )
-from harp_tf.training.figures import make_figures, record_classification, record_size
+from harp_tf.training import accumulation, distribution, keras_strategies, replicas, sharding
+from harp_tf.training.figures import make_figures, record_classification, record_loss, record_size
 from harp_tf.training.input_checks import check_first_batch, check_network
-from harp_tf.training.saving import SavedTraining, computes_in_float16
+from harp_tf.training.saving import SavedTraining, computes_in_float16, random_states
 from harp_tf.types import HarpError, is_number
 
 
 @keras.saving.register_keras_serializable("harp_tf")
-class AdversarialModel(SavedTraining):
+class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
     """Trains a classifier with `compile`, `fit` and `evaluate` on adversarial examples made inside each step.
 
     The masks of a pruned network are selected once per step and shared by all passes of the attack and the update.
@@ -48,6 +50,10 @@ class AdversarialModel(SavedTraining):
         weight_decay: L2 decay added to the gradients (as PyTorch's SGD does it), for all variables but scores and
             rates. The optimiser's own `weight_decay`, which is decoupled, spares scores and rates too.
         seed: keys the random starts of the attacks, together with the step.
+        accumulate: computes each batch in so many parts, one after another, and updates once with the mean of their
+            gradients: less memory, the same training. Equal to the undivided batch up to rounding but for random
+            numbers, and for batch normalisation, which normalises each part by itself. Batches must divide into
+            so many parts; the graph grows with their number, and so does the time it takes to trace it.
         **kwargs: passed to keras.Model.
 
     Raises:
@@ -57,6 +63,9 @@ class AdversarialModel(SavedTraining):
         Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, equation 1.
     """
 
+    chooses_epoch = True
+    """Whether `KeepBest` keeps the best epoch, rather than the last: not where an early one is no result yet."""
+
     def __init__(
         self,
         network: keras.Model,
@@ -65,6 +74,7 @@ class AdversarialModel(SavedTraining):
         *,
         weight_decay: float = 0.0,
         seed: int = 0,
+        accumulate: int = 1,
         **kwargs,
     ):
         check_network(network)
@@ -72,6 +82,7 @@ class AdversarialModel(SavedTraining):
         # Keras scales the loss if the policy of the trained model asks for it. Images stay as they are.
         policy = "mixed_float16" if self._half else network.dtype_policy
         super().__init__(**{"dtype": policy, "autocast": False, **kwargs})
+        distribution.require_scope(self.distribute_strategy, network.variables, "network")
         self.network = network
         self.robust_loss = losses.get(loss)
         if attack is not None and not isinstance(attack, Attack):
@@ -83,12 +94,15 @@ class AdversarialModel(SavedTraining):
             raise HarpError(f"weight_decay must be a finite number >= 0, 5e-4 for one, received {weight_decay!r}.")
         if not isinstance(seed, int):
             raise HarpError(f"seed must be a whole number, 0 for one, received {seed!r}.")
+        if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
+            raise HarpError(f"accumulate must be a whole number >= 1, received {accumulate!r}.")
         if attack is None and self.robust_loss.needs_attack:
             raise HarpError(f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255).")
         self.attack = attack
         self._training_attack: Any = self.robust_loss.prepare_attack(attack) if self.robust_loss.needs_attack else None
         self.weight_decay = weight_decay
         self.seed = seed % 2**31
+        self.accumulate = accumulate
         self.gamma = keras.Variable(0.0, trainable=False, dtype="float32", name="gamma")
         self.gamma_frozen = keras.Variable(False, trainable=False, dtype="bool", name="gamma_frozen")
         self.steps = keras.Variable(0, trainable=False, dtype="int32", name="steps", aggregation="only_first_replica")
@@ -109,7 +123,10 @@ class AdversarialModel(SavedTraining):
                     f"size {size}. Build it with a fixed input size: keras.Input((height, width, channels))."
                 )
             shape = (self.robust_loss.batch_size, *size)
-            self.perturbation = keras.Variable(tf.zeros(shape), trainable=False, name="perturbation")
+            # Each replica keeps the rows of its own images, see `own_state`.
+            kind = {"synchronization": "on_read", "aggregation": "only_first_replica"}
+            self.perturbation = keras.Variable(tf.zeros(shape), trainable=False, name="perturbation", **kind)
+            self._largest_batch = self.robust_loss.batch_size
         self._figures = make_figures(bool(self._kernels))
         self.built = True
 
@@ -125,17 +142,24 @@ class AdversarialModel(SavedTraining):
         """
         if loss is not None:
             raise HarpError("AdversarialModel has its own loss: pass it to the constructor, not to compile().")
-        optimizer = keras.optimizers.get(optimizer)
+        strategy = self.distribute_strategy
+        with strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
         learned = [v for v in self._score_variables() if v.trainable]
         inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
         if learned and inner.weight_decay and not inner.built:
             inner.exclude_from_weight_decay(var_list=learned)
-        super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
+        distribution.require_scope(strategy, [inner.iterations], "optimiser")
+        if strategy.num_replicas_in_sync > 1:
+            keras_strategies.leave_sums_to_the_step(inner)
+        with strategy.scope():
+            super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
 
     def own_state(self) -> dict[str, keras.Variable]:
         """The variables that belong neither to the network nor to the optimiser, by name."""
         state = {"gamma": self.gamma, "gamma_frozen": self.gamma_frozen, "steps": self.steps}
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
+            sharding.gather_rows(self.distribute_strategy, self.perturbation)
             state["perturbation"] = self.perturbation
         return state
 
@@ -161,9 +185,10 @@ class AdversarialModel(SavedTraining):
         rates = [kernel.scores.rate() for kernel in self._kernels]
         return rates + [tf.constant(1.0)] * (len(self._costs) - len(rates))
 
-    def fit(self, x=None, y=None, *args, callbacks=None, validation_data=None, **kwargs):
+    def fit(self, x=None, y=None, *args, callbacks=None, validation_data=None, initial_step: int = 0, **kwargs):
         """As keras.Model.fit, after checking the first batches and the callbacks.
 
+        With `initial_step` the first epoch begins after so many of its steps, and `x` with the batch that comes then.
         At the end learned rates that exceed the target are projected onto it, and a line says so.
 
         Raises:
@@ -180,11 +205,28 @@ class AdversarialModel(SavedTraining):
         check_first_batch(self.network, x, y)
         check_first_batch(self.network, *keras.utils.unpack_x_y_sample_weight(validation_data)[:2])
         self.build_optimizer()  # inside the first step it would have that one traced twice
+        self._skip_steps(initial_step)
         history = super().fit(x, y, *args, callbacks=callbacks, validation_data=validation_data, **kwargs)
         # After all callbacks: some of them restore earlier weights at the end.
         if self.learns_rates and project_to_budget(self.network):
             print("The learned rates exceeded the target sparsity and were projected onto it.")
         return history
+
+    def _skip_steps(self, count: int) -> None:
+        """Makes the next `count` calls of the train function do nothing: Keras knows no epoch of fewer steps."""
+        if not count:
+            return
+        self.make_train_function()
+        train, left = vars(self)["train_function"], count
+
+        def skip(iterator) -> dict:
+            nonlocal left
+            left -= 1
+            if not left:
+                self.train_function = train
+            return {}
+
+        self.train_function = skip
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As keras.Model.evaluate, after checking the first batch.
@@ -202,12 +244,12 @@ class AdversarialModel(SavedTraining):
         images, labels, weights = _unpack(data)
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
             return self._free_step(self.robust_loss, images, labels, weights)
-        # The optimiser's own count stands still while it accumulates gradients.
-        seed = tf.stack([self.seed, tf.convert_to_tensor(self.steps)])
 
-        def craft() -> tf.Tensor:
+        def craft(part: int, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             if self._training_attack is None:
                 return images
+            # The optimiser's own count stands still while it accumulates gradients.
+            seed = tf.stack([self.seed, self.accumulate * tf.convert_to_tensor(self.steps) + part])
             return self._training_attack(self._infer, images, labels, seed)
 
         terms, _ = self._update(images, craft, labels, weights)
@@ -217,50 +259,54 @@ class AdversarialModel(SavedTraining):
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """Natural and adversarial figures on one batch; the network does not change."""
         images, labels, weights = _unpack(data)
+        share = replicas.Share.of(images)
         with shared_kernels(masked_kernels(self.network)):
             adversarial = images
             if self.attack is not None:
-                adversarial = self.attack(self._infer, images, labels, tf.constant([self.seed, 0]))
-            terms, loss = self._terms(self._infer, images, adversarial, labels, weights)
+                with share.draws():
+                    adversarial = self.attack(self._infer, images, labels, tf.constant([self.seed, 0]))
+            terms, loss = self._terms(self._infer, images, adversarial, labels, weights, share)
             if terms.natural_logits is None:
                 terms = dataclasses.replace(terms, natural_logits=self._infer(images))
             if terms.adversarial_logits is None and self.attack is not None:
                 terms = dataclasses.replace(terms, adversarial_logits=self._infer(adversarial))
-        self._record(terms, labels, weights, loss)
+        self._record(terms, labels, weights, loss, share)
         return self._results(terms, images, labels, weights)
 
     def _free_step(self, loss: losses.FreeAdversarialTraining, images, labels, weights) -> dict[str, tf.Tensor]:
         """Updates of the network and of the perturbation from the same gradient, once per replay."""
-        count, attack = tf.shape(images)[0], self._training_attack
+        share, attack = replicas.Share.of(images), self._training_attack
         message = f"A batch is larger than batch_size={loss.batch_size} of FreeAdversarialTraining. Raise it."
         if (images.shape[0] or 0) > loss.batch_size:
             raise HarpError(message)
         # Where the graph leaves the size open; nothing else may fail before with a message of its own.
-        with tf.control_dependencies([tf.debugging.assert_less_equal(count, loss.batch_size, message)]):
+        with tf.control_dependencies([tf.debugging.assert_less_equal(share.total, loss.batch_size, message)]):
             images = tf.identity(images)
+        start, end = share.start, share.start + share.count
         for replay in range(loss.replays):
-            delta = self.perturbation[:count]
+            delta = self.perturbation[start:end]
+            deltas = accumulation.split(delta, self.accumulate)
 
-            def craft(delta=delta) -> tf.Tensor:
-                return attack.project(images + delta, images)
+            def craft(part: int, images: tf.Tensor, labels: tf.Tensor, deltas=deltas) -> tf.Tensor:
+                return attack.project(images + deltas[part], images)
 
             last = replay == loss.replays - 1
             terms, gradient = self._update(images, craft, labels, weights, look_at_clean=last)
             # An overflow of mixed precision must not stay in the perturbation for good.
             gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
             moved = attack.ball.project(delta + attack.eps * attack.ball.step(gradient), attack.eps)
-            self.perturbation.assign(tf.concat([moved, self.perturbation[count:]], axis=0))
+            self.perturbation.assign(tf.concat([self.perturbation[:start], moved, self.perturbation[end:]], axis=0))
         self.steps.assign_add(1)
         return self._results(terms, images, labels, weights)
 
     def _update(
-        self, images, craft: Callable[[], tf.Tensor], labels, weights, look_at_clean: bool = True
+        self, images, craft: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor], labels, weights, look_at_clean=True
     ) -> tuple[losses.LossTerms, tf.Tensor]:
         """Crafts, computes the loss and applies its gradients.
 
         Args:
             images: float32 [n, ...].
-            craft: returns the adversarial images.
+            craft: number, images and labels of a part of the batch -> its adversarial images.
             labels: int32 [n].
             weights: float32 [n] or None.
             look_at_clean: classify the clean images too if the loss does not, for the figures that are reported.
@@ -269,31 +315,69 @@ class AdversarialModel(SavedTraining):
             The terms of the loss and its (scaled) gradient with respect to the adversarial images.
         """
         variables = self.trainable_variables
+        parts = [accumulation.split(tensor, self.accumulate) for tensor in (images, labels)]
+        weighted = [None] * self.accumulate if weights is None else accumulation.split(weights, self.accumulate)
+        terms: list[losses.LossTerms] = []
+        image_gradients: list[tf.Tensor] = []
+        gradients: accumulation.Gradients = [None] * len(variables)
+        for part, (own, own_labels, own_weights) in enumerate(zip(*parts, weighted, strict=True)):
+            # One after another: side by side they would need the memory of the whole batch.
+            with tf.control_dependencies([g for g in gradients if g is not None]):
+                adversarial_of = functools.partial(craft, part)
+                found = self._gradients(own, adversarial_of, own_labels, own_weights, variables, look_at_clean)
+            terms.append(found[0])
+            gradients = accumulation.add(gradients, found[1])
+            image_gradients.append(found[2])
+        if self.accumulate > 1:
+            gradients = [None if g is None else g / self.accumulate for g in gradients]
+        gradients = replicas.sums(gradients)
+        self.optimizer.apply([self._adjusted(g, v) for g, v in zip(gradients, variables)], variables)
+        replicas.level(replicas.local_statistics(self.network))
+        for kernel in self._kernels:
+            kernel.follow()
+        return accumulation.joined(terms), tf.concat(image_gradients, axis=0)
+
+    def _gradients(
+        self, images, craft: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], labels, weights, variables, look_at_clean
+    ) -> tuple[losses.LossTerms, accumulation.Gradients, tf.Tensor]:
+        """The terms of the loss, its (scaled) gradients, and that with respect to the adversarial images."""
+        share = replicas.Share.of(images)
         with tf.GradientTape() as tape:
-            with shared_kernels(masked_kernels(self.network)):
-                with tape.stop_recording():
-                    adversarial = craft()
+            kernels = masked_kernels(self.network)
+            with shared_kernels(kernels):
+                with tape.stop_recording(), share.draws():
+                    adversarial = craft(images, labels)
                 tape.watch(adversarial)
-                terms, loss = self._terms(self._train, images, adversarial, labels, weights)
+                with share.streams(list(random_states(self.network).values())):
+                    terms, loss = self._terms(self._train, images, adversarial, labels, weights, share)
                 with tape.stop_recording():
                     if terms.natural_logits is None and look_at_clean:
                         terms = dataclasses.replace(terms, natural_logits=self._infer(images))
             scaled = self.optimizer.scale_loss(loss)
-        # The images' gradient costs nothing where it is not used: the graph is pruned.
-        *gradients, image_gradient = tape.gradient(scaled, [*variables, adversarial])
-        self._record(terms, labels, weights, loss)
-        self.optimizer.apply([self._adjusted(g, v) for g, v in zip(gradients, variables)], variables)
-        for kernel in self._kernels:
-            kernel.follow()
-        return terms, image_gradient
+        # The images' and masked kernels' gradients cost nothing where they are not used: the graph is pruned.
+        found = tape.gradient(scaled, [*variables, adversarial, *kernels.values()])
+        gradients, image_gradient = found[: len(variables)], found[len(variables)]
+        self._see(dict(zip(kernels, found[len(variables) + 1 :], strict=True)))
+        self._record(terms, labels, weights, loss, share)
+        return terms, gradients, image_gradient
 
-    def _terms(self, predict, images, adversarial, labels, weights) -> tuple[losses.LossTerms, tf.Tensor]:
-        """The terms of the robust loss, and the whole loss: with size penalty and the network's own regularisation."""
+    def _see(self, kernel_gradients: dict[int, tf.Tensor | None]) -> None:
+        """For trainings that move masks: the (scaled) gradients of masked kernels, by id, of removed weights too."""
+
+    def _terms(
+        self, predict, images, adversarial, labels, weights, share: replicas.Share
+    ) -> tuple[losses.LossTerms, tf.Tensor]:
+        """The terms of the robust loss, and the whole loss: with size penalty and the network's own regularisation.
+
+        Of several replicas, each has its part of the loss of the global batch.
+        """
         terms = self.robust_loss(predict, images, adversarial, labels)
         # Read at once: every pass of the network replaces its layers' losses, passes of an attack too.
         own = [tf.cast(loss, tf.float32) for loss in self.network.losses]
         regularisation = tf.add_n(own) if own else tf.constant(0.0)
-        return terms, _mean(terms.robust, weights) + self.gamma * self.hw_loss() + regularisation
+        # As Keras takes the mean: weights change the sum, not the number that divides it.
+        mean = share.mean(terms.robust if weights is None else terms.robust * weights)
+        return terms, mean + share.part(self.gamma * self.hw_loss()) + share.part(regularisation)
 
     def _train(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.network(images, training=True), tf.float32)
@@ -322,23 +406,24 @@ class AdversarialModel(SavedTraining):
             return gradient
         return gradient + self.optimizer.scale_loss(self.weight_decay * tf.convert_to_tensor(variable))
 
-    def _record(self, terms: losses.LossTerms, labels, weights, loss: tf.Tensor) -> None:
-        count = tf.shape(labels)[0]
-        self._loss_tracker.update_state(loss, sample_weight=count)
+    def _record(self, terms: losses.LossTerms, labels, weights, loss: tf.Tensor, share: replicas.Share) -> None:
+        record_loss(self._loss_tracker, loss, share)
         record_classification(self._figures, terms, labels, weights)
         if self._kernels:
-            record_size(self._figures, self.hw_loss(), self.overall_rate(), self.gamma, count)
+            record_size(self._figures, self.hw_loss(), self.overall_rate(), self.gamma, share.count)
 
     def _results(self, terms: losses.LossTerms, images, labels, weights) -> dict[str, tf.Tensor]:
         results = self.compute_metrics(images, labels, terms.natural_logits, sample_weight=weights)
         if terms.adversarial_logits is None:
             del results["adversarial_accuracy"]
+        return self._for_keras(results)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """As keras.Model.get_metrics_result; after steps of several replicas without what they did not look at."""
+        results = super().get_metrics_result()
+        if self._on_host() and not float(keras.ops.convert_to_numpy(self._figures["adversarial_accuracy"].count)):
+            del results["adversarial_accuracy"]
         return results
-
-
-def _mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
-    """The mean over the batch, as Keras takes it: weights change the sum, not the number that divides it."""
-    return tf.reduce_mean(values if weights is None else values * weights)
 
 
 def _unpack(data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:

@@ -1,10 +1,13 @@
 """Callbacks: the step-wise regularisation, the choice of the best epoch, records."""
 
+import dataclasses
 import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +15,8 @@ import tensorflow as tf
 
 from harp_tf import compression
 from harp_tf.layers import project_to_budget, pruned_kernels, rate_table
+from harp_tf.training.resources import WatchMemory
+from harp_tf.training.watchdogs import Watchdog
 from harp_tf.types import HarpError, is_number
 
 
@@ -101,7 +106,7 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         figures = (logs.get("adversarial_accuracy", logs["natural_accuracy"]), logs["natural_accuracy"])
-        if self.best is None or figures >= self.best:
+        if self.best is None or figures >= self.best or not self.model.chooses_epoch:
             self.best, self.best_epoch = figures, self._epoch
             self.projected = self._projected_now
             self._weights = self.model.network.get_weights()
@@ -120,23 +125,22 @@ class KeepBest(keras.callbacks.Callback):
         if self._weights:
             self.model.network.set_weights(self._weights)
 
+    def state(self) -> dict[str, np.ndarray]:
+        """The best epoch so far with its weights, for a checkpoint; {} before the first validation."""
+        if self.best is None:
+            return {}
+        weights = {f"weights/{i}": weights for i, weights in enumerate(self._weights)}
+        chosen = {"best": self.best, "best_epoch": self.best_epoch, "projected": self.projected}
+        return {**{name: np.asarray(value) for name, value in chosen.items()}, **weights}
 
-class StopOnNaN(keras.callbacks.Callback):
-    """Ends the training with a clear error at the end of an epoch whose loss is no number."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._first = _steps(self.model)
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            raise HarpError(
-                f"The loss became {logs['loss']} in epoch {epoch + 1}, between steps {self._first} and "
-                f"{_steps(self.model)}. Lower the learning rate, or use a longer warm-up."
-            )
-
-
-def _steps(model: keras.Model) -> int:
-    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `state`."""
+        if not state:
+            return
+        adversarial, natural = state["best"].tolist()
+        self.best, self.best_epoch = (adversarial, natural), int(state["best_epoch"])
+        self.projected = bool(state["projected"])
+        self._weights = [state[f"weights/{i}"] for i in range(len(state) - 3)]
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -148,14 +152,17 @@ class MetricsLog(keras.callbacks.Callback):
     Args:
         run_dir: folder of the run; writes metrics.jsonl and tensorboard/ there.
         stage: name of the stage.
+        watchdogs: callbacks before this one, whose `warnings` of the epoch are written down too.
     """
 
-    def __init__(self, run_dir: str | Path, stage: str):
+    def __init__(self, run_dir: str | Path, stage: str, watchdogs: Sequence[Watchdog | WatchMemory] = ()):
         super().__init__()
         self.path = Path(run_dir) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.stage = stage
+        self.watchdogs = watchdogs
         self.writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / stage))
+        self._lines = b""
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()
@@ -172,9 +179,26 @@ class MetricsLog(keras.callbacks.Callback):
         }
         if self.stage.startswith("prune"):
             entry["rates"] = {path: row["rate"] for path, row in rate_table(self.model.network).items()}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, allow_nan=False) + "\n")
-        with self.writer.as_default(step=epoch):
+        warnings = [dataclasses.asdict(warning) for watchdog in self.watchdogs for warning in watchdog.warnings]
+        if warnings:
+            entry["warnings"] = warnings
+        try:
+            self._write(entry, logs)
+        except (OSError, tf.errors.OpError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
+            raise HarpError(
+                f"The figures of an epoch could not be written to {self.path.parent}: {reason}. Make room and start "
+                "the run again as before: it goes on from its last checkpoint."
+            ) from error
+
+    def _write(self, entry: dict[str, Any], logs: dict[str, float]) -> None:
+        line = (json.dumps(entry, allow_nan=False) + "\n").encode()
+        self._lines += line
+        with open(self.path, "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint tells of this epoch as finished
+        with self.writer.as_default(step=entry["epoch"]):
             for name, value in logs.items():
                 tf.summary.scalar(name, value)
             for path, rate in entry.get("rates", {}).items():
@@ -185,6 +209,20 @@ class MetricsLog(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.writer.close()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The lines so far, and what is known of the epoch that has begun, for a checkpoint."""
+        return {
+            "lines": np.frombuffer(self._lines, np.uint8),
+            "learning_rate": np.asarray(self._learning_rate),
+            "seconds": np.asarray(time.monotonic() - self._start),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `state`; it does not write the lines."""
+        self._lines = state["lines"].tobytes()
+        self._learning_rate = float(state["learning_rate"])
+        self._start = time.monotonic() - float(state["seconds"])
 
 
 class EpochLine(keras.callbacks.Callback):

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from harp_tf import losses
+from harp_tf.training.replicas import Share
 
 Figures = dict[str, keras.metrics.Metric]
 
@@ -16,6 +17,15 @@ def make_figures(pruned: bool) -> Figures:
         **{name: keras.metrics.Mean(name=name) for name in means},
         **{name: keras.metrics.SparseCategoricalAccuracy(name=name) for name in accuracies},
     }
+
+
+def record_loss(tracker: keras.metrics.Mean, loss: tf.Tensor, share: Share) -> None:
+    """Counts the loss of one batch, a scalar; of several replicas each has a part, and the parts add up to it."""
+    if share.replicas == 1:
+        tracker.update_state(loss, sample_weight=share.count)
+    else:
+        total = tf.cast(share.total, loss.dtype)
+        tracker.update_state(loss * share.replicas, sample_weight=total / share.replicas)
 
 
 def record_classification(

@@ -19,6 +19,7 @@ class SavedTraining(keras.Model, abc.ABC):
     attack: Attack | None
     weight_decay: float
     seed: int
+    accumulate: int
 
     def get_config(self) -> dict:
         """What the constructor takes, in the form that Keras writes to JSON."""
@@ -30,6 +31,7 @@ class SavedTraining(keras.Model, abc.ABC):
             "attack": keras.saving.serialize_keras_object(self.attack),
             "weight_decay": self.weight_decay,
             "seed": self.seed,
+            "accumulate": self.accumulate,
         }
 
     @classmethod
@@ -49,7 +51,8 @@ class SavedTraining(keras.Model, abc.ABC):
     def build_optimizer(self) -> None:
         """Makes the variables of the optimiser of a compiled model."""
         if self.compiled and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def load_weights(self, filepath, *args, **kwargs) -> None:
         """As keras.Model.load_weights; a compiled model takes the state of its optimiser too."""

@@ -60,7 +60,8 @@ def test_every_file_is_there_and_no_other(run_dir):
 
 def test_config_says_flags_seed_versions_and_machine(run_dir):
     config = json.loads((run_dir / "config.json").read_text())
-    assert set(config) == {"flags", "seed", "versions", "machine"}
+    assert set(config) == {"flags", "seed", "versions", "machine", "finished"}
+    assert list(config["finished"]) == ["pretrain", "prune", "finetune", "export", "evaluate"]
     flags = {k: tuple(v) if isinstance(v, list) else v for k, v in config["flags"].items()}
     assert set(flags) == set(RunConfig.__dataclass_fields__)
     resolved = RunConfig(**flags)
@@ -116,7 +117,7 @@ def test_tensorboard_shows_scalars_and_rates(run_dir, metrics):
 def test_rates_keep_the_promise(rates):
     counts = {key: rates[key] for key in ("weights", "kept", "budget", "target_sparsity")}
     assert counts == {"weights": WEIGHTS, "kept": counts["kept"], "budget": BUDGET, "target_sparsity": 0.95}
-    assert (rates["granularity"], rates["mode"], rates["strategy"]) == ("weight", "harp", "uniform")
+    assert (rates["granularity"], rates["method"], rates["strategy"]) == ("weight", "harp", "uniform")
     assert isinstance(rates["projected"], bool)
     assert list(rates["layers"]) == KERNELS
     assert sum(row["weights"] for row in rates["layers"].values()) == WEIGHTS

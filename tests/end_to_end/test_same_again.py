@@ -30,7 +30,7 @@ def test_finetune_again_starts_from_the_pruned_model_not_from_the_finetuned(
     (run_dir / "pruned.keras").write_bytes(b"to be written anew")
     flags = [f"--flagfile={small_flags}", f"--run_dir={run_dir}", "--stages=finetune"]
     assert "holds an earlier run" in program("train", *flags).error
-    ended = program("train", *flags, "--overwrite")
+    ended = program("train", *flags, "--restart")
     assert ended.status == 0, ended.err
     for name in ("dense.keras", "scored.keras", "pruned.keras", "rates.json", "model.tflite"):
         assert (run_dir / name).read_bytes() == (small_run[0] / name).read_bytes(), name
