@@ -1,10 +1,11 @@
 # Every target sets itself up: it makes .venv on the first call and installs again only when a requirements file changed.
 #   make demo       the whole pipeline on real digits, offline, about 6 minutes on two cores
+#   make compare    all pruning methods side by side on the same digits, with a report; goes on where it was stopped
 #   make test       the fast tests             make test-all   with the slow ones
 #   make test-arm   the exported files on emulated 64-bit ARM (Debian or Ubuntu on x86-64; the first call downloads)
 #   make lint       ruff and mypy              make clean      removes .venv and caches, never a run
 # Another Python: make demo PYTHON=/path/to/python3.12          More pytest options: make test ARGS="-k masks -x"
-.PHONY: demo test test-all test-arm lint clean
+.PHONY: demo compare test test-all test-arm lint clean
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c '$(SUPPORTED)' 2>/dev/null && echo $(p))))
@@ -15,7 +16,10 @@ ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 demo: $(VENV)/run.stamp
-	$(BIN)/python -m harp_tf.train --flagfile=flags/quickstart.flags --run_dir=runs/quickstart --overwrite
+	$(BIN)/python -m harp_tf.train --flagfile=flags/quickstart.flags --run_dir=runs/quickstart --restart
+
+compare: $(VENV)/run.stamp
+	$(BIN)/python -m harp_tf.compare --flagfile=flags/compare_digits.flags $(ARGS)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(ARGS)
@@ -25,7 +29,7 @@ test-all: $(VENV)/dev.stamp
 
 test-arm: $(VENV)/dev.stamp
 	HARP_AARCH64=$${HARP_AARCH64:-$(CURDIR)/build/aarch64} $(BIN)/python -m pytest tests/deploy/test_aarch64.py \
-	    tests/deploy/test_arm_sparse.py $(ARGS)
+	    tests/deploy/test_arm_sparse.py tests/deploy/test_arm_rewrite.py $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

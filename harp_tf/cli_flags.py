@@ -1,25 +1,34 @@
 """The command line: the only place where flags are defined and read."""
 
 import dataclasses
-import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
 
 from harp_tf.config import RunConfig, setting_range, setting_type
+from harp_tf.reading import LIMIT, read_json, read_text
 from harp_tf.types import HarpError
+
+_FLAGFILE = ("--flagfile", "-flagfile")
+_MOST_FLAGFILES = 1000
 
 EXIT_MISTAKE = 2
 """Exit status for a mistake that the user can mend."""
 
 
-def define_settings() -> None:
-    """Defines one flag per setting of a run, with its help, default and range."""
+def define_settings(names: Collection[str] | None = None) -> None:
+    """Defines one flag per setting of a run, with its help, default and range.
+
+    Args:
+        names: the settings; default: all.
+    """
     for field in dataclasses.fields(RunConfig):
-        _define(field)
+        if names is None or field.name in names:
+            _define(field)
 
 
 def _define(field: dataclasses.Field) -> None:
@@ -79,8 +88,8 @@ def settings_for_target(stage: str, suffixes: tuple[str, ...] = (".keras",)) -> 
         raise HarpError(f"--target must be a run directory or a {kinds} file, received {str(target)!r}, which {found}.")
     stored = _stored_settings(target) if target.is_dir() else {}
     given = {name: value for name, value in _flag_values().items() if name in given_flags()}
-    # What the run did with its own directory is not to be done again: --overwrite would remove what is looked at.
-    fixed = {"stages": (stage,), "run_dir": str(target), "init_from": None, "overwrite": False}
+    # What the run did with its own directory is not to be done again: --restart would remove what is looked at.
+    fixed = {"stages": (stage,), "run_dir": str(target), "init_from": None, "restart": False}
     return RunConfig(**{**stored, **given, **fixed})
 
 
@@ -89,12 +98,12 @@ def _stored_settings(run_dir: Path) -> dict:
     if not path.exists():
         raise HarpError(f"--target must be a run directory or a .keras file; {str(run_dir)!r} holds no config.json.")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["flags"]
+        stored = read_json(path)["flags"]
         known = {field.name for field in dataclasses.fields(RunConfig)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
         RunConfig(**values)
         return values
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).rstrip(".") if isinstance(error, ValueError) else repr(error)
         raise HarpError(f"{path} does not hold the settings of a run: {reason}. Restore it, or train again.") from error
 
@@ -127,11 +136,33 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(arguments: list[str]) -> list[str]:
     try:
+        _check_flagfiles(arguments[1:])
         return flags.FLAGS(arguments)
     except UnicodeDecodeError as error:
         _exit(f"A flagfile is no UTF-8 text: {error}.")
-    except (flags.Error, OSError, RecursionError) as error:
+    except (flags.Error, OSError, ValueError, RecursionError) as error:
         _exit(f"{str(error).removeprefix('ERROR:: ').rstrip('.')}. See --help.")
+
+
+def _check_flagfiles(arguments: list[str]) -> None:
+    """Refuses flagfiles that absl would read without end: pipes, devices, and files that include one another."""
+    left = [
+        value if name in _FLAGFILE and equals else following
+        for argument, following in zip(arguments, [*arguments[1:], ""])
+        for name, equals, value in [argument.partition("=")]
+        if name in _FLAGFILE
+    ]
+    read = size = 0
+    while left:
+        name = os.path.expanduser(left.pop().strip())
+        if not name:
+            continue
+        text = read_text(name)
+        read, size = read + 1, size + len(text)
+        if read > _MOST_FLAGFILES or size > LIMIT:
+            raise HarpError(f"More than {_MOST_FLAGFILES} flagfiles or {LIMIT // 2**20} MiB, the last of them {name!r}")
+        lines = (line.partition("=") for line in text.splitlines())
+        left += [value for start, equals, value in lines if start in _FLAGFILE and equals]
 
 
 def _exit(message: str) -> NoReturn:

@@ -7,7 +7,9 @@ import types
 import typing
 from typing import Any
 
-from harp_tf.types import BUDGETS, GRANULARITIES, PRUNE_MODES, HarpError, PruningSpec, RateBound, require_choice
+from harp_tf.baselines import METHODS, Method
+from harp_tf.training.distribution import STRATEGIES
+from harp_tf.types import BUDGETS, GRANULARITIES, HarpError, PruningSpec, RateBound, require_choice
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
 
@@ -21,14 +23,19 @@ _KINDS = {
     bool: "true or false",
     int: "a whole number below 2^31",
     float: "a finite number",
-    str: "a text",
+    str: "a text without null bytes",
     tuple: "a tuple of texts",
 }
 
 
-def _setting(default: Any, text: str, low: float | None = None, high: float | None = None, choices=None) -> Any:
-    """A field of `RunConfig` with what the command line says about it; `low` and `high` are inclusive."""
-    metadata = {"help": text, "low": low, "high": high, "choices": choices}
+def _setting(
+    default: Any, text: str, low: float | None = None, high: float | None = None, choices=None, decides: bool = True
+) -> Any:
+    """A field of `RunConfig` with what the command line says about it; `low` and `high` are inclusive.
+
+    What no result depends on does not decide: it may be another when an interrupted run goes on.
+    """
+    metadata = {"help": text, "low": low, "high": high, "choices": choices, "decides": decides}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -36,20 +43,29 @@ def _setting(default: Any, text: str, low: float | None = None, high: float | No
 class RunConfig:
     """All settings of `python -m harp_tf.train`; each field is a flag of the same name."""
 
-    run_dir: str = _setting("runs/run", "Folder that gets everything the run writes.")
+    run_dir: str = _setting("runs/run", "Folder that gets everything the run writes.", decides=False)
     stages: tuple[str, ...] = _setting(STAGES, f"Stages to run, in the order {', '.join(STAGES)}.", choices=STAGES)
     init_from: str | None = _setting(
         None, "Run directory or .keras file whose model is the starting point of the first stage."
     )
-    overwrite: bool = _setting(False, "Remove what an earlier run left in run_dir, where this one starts anew.")
+    restart: bool = _setting(
+        False, "Begin anew, and remove what an earlier run left in run_dir, instead of going on with it.", decides=False
+    )
+    checkpoint_minutes: float = _setting(
+        10.0, "Minutes between checkpoints within an epoch; 0 makes one before every step.", 0, decides=False
+    )
+    checkpoint_keep: int = _setting(2, "How many checkpoints of a stage to keep, and the best one.", 1, decides=False)
     seed: int = _setting(0, "Seed of initial weights, data order, augmentation and attacks.", 0, 2**31 - 1)
 
     dataset: str = _setting(
         "digits", "digits, idx:DIR, npz:FILE, dir:FOLDER, or a TensorFlow Datasets name such as cifar10."
     )
-    data_dir: str | None = _setting(None, "Folder where TensorFlow Datasets keeps its data.")
-    download: bool = _setting(False, "Let TensorFlow Datasets download the dataset.")
+    data_dir: str | None = _setting(None, "Folder where TensorFlow Datasets keeps its data.", decides=False)
+    download: bool = _setting(False, "Let TensorFlow Datasets download the dataset.", decides=False)
     validation_fraction: float = _setting(0.1, "Fraction of the training images held out for validation.", 0.001, 0.9)
+    data_seed: int | None = _setting(
+        None, "Seed of the cut into training and validation images; default: seed.", 0, 2**31 - 1
+    )
     train_limit: int | None = _setting(None, "Use at most so many training images.", 1)
     test_limit: int | None = _setting(None, "Use at most so many test images.", 1)
 
@@ -66,10 +82,12 @@ class RunConfig:
     attack_step_size: float | None = _setting(None, "Step of the training attack in [0, 1] pixels; default eps / 4.", 0)
 
     target_sparsity: float = _setting(0.99, "Fraction of the prunable weights to remove, in (0, 1).")
-    mode: str = _setting("harp", "harp learns scores and rates; score or rate only one of them.", choices=PRUNE_MODES)
-    strategy: str = _setting("uniform", "Initial rates: uniform, erk, lamp, or the path of a rates.json.")
+    method: str = _setting("harp", "How weights are chosen, see docs/methods.md.", choices=tuple(METHODS))
+    strategy: str | None = _setting(
+        None, "Initial rates: uniform, erk, lamp, or the path of a rates.json; default: those of the method."
+    )
     initial_rate: float | None = _setting(
-        None, "Fraction kept at the start; default 0.1, for mode score the target.", _MORE_THAN_0, 1
+        None, "Fraction kept at the start; default 0.1, for methods that learn no rates the target.", _MORE_THAN_0, 1
     )
     budget: str = _setting("weights", "What target_sparsity is a fraction of.", choices=BUDGETS)
     granularity: str = _setting(
@@ -94,6 +112,31 @@ class RunConfig:
     skip: tuple[str, ...] = _setting((), "Names of layers to leave unpruned.")
 
     batch_size: int = _setting(128, "Images per training step.", 1)
+    accumulate: int = _setting(
+        1, "Compute each batch in so many parts, one after another, for less memory; divides batch_size.", 1
+    )
+    precision: str = _setting(
+        "float32",
+        "What training computes in; weights, scores, rates and all files are float32.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit: str = _setting(
+        "auto", "Compile training with XLA; auto: where there is a GPU or TPU.", choices=("auto", "on", "off")
+    )
+    distribute: str = _setting(
+        "none",
+        "Train on one device; on all GPUs of this machine; as one of several processes, named by TF_CONFIG; on a TPU.",
+        choices=STRATEGIES,
+    )
+    devices: int | None = _setting(
+        None,
+        "With distribute=mirrored: use so many GPUs, or divide the CPU into so many devices where there is none; "
+        "default: all.",
+        1,
+    )
+    sync_batch_norm: bool = _setting(
+        False, "Batch normalisation takes its statistics from the images of all devices, instead of each from its own."
+    )
     optimizer: str = _setting("sgd", "Optimiser of all stages.", choices=("sgd", "adam"))
     momentum: float = _setting(0.9, "Momentum of sgd.", 0, 0.9999)
     weight_decay: float = _setting(5e-4, "L2 decay added to the gradients; never on scores and rates.", 0)
@@ -117,6 +160,9 @@ class RunConfig:
         None, "Step of pgd and cw in the final evaluation; default eps / 10. Scaled for other radii of eps_list.", 0
     )
     robust_limit: int | None = _setting(None, "Attack at most so many test images in the final evaluation.", 1)
+    measure_dense: bool = _setting(
+        True, "Export and measure the dense model too, beside the one that was pruned from it."
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -134,6 +180,11 @@ class RunConfig:
                     f"{name} must be at most 1 for the norm linf, received {eps!r}: it is in units of [0, 1] pixels. "
                     "Divide a radius in 8-bit pixels by 255."
                 )
+        if self.batch_size % self.accumulate:
+            raise HarpError(
+                f"accumulate must divide batch_size = {self.batch_size} into parts of one size, received "
+                f"{self.accumulate!r}."
+            )
         if self.warmup_epochs > self.pretrain_epochs:
             raise HarpError(
                 f"warmup_epochs must be at most pretrain_epochs = {self.pretrain_epochs}, received "
@@ -144,8 +195,53 @@ class RunConfig:
                 f"budget must be weights with the granularity {CHANNELS_FIRST}, received {self.budget!r}: "
                 "target_sparsity is about the weights there, and channel_sparsity about the multiply-adds."
             )
+        self._check_method()
         self.pruning_spec()
         self.bounds_by_layer()
+
+    def _check_method(self) -> None:
+        """Refuses settings that the method does not know, and a second name of what has one."""
+        if self.strategy is not None and not self.pruning_method.other_rates:
+            raise HarpError(
+                f"The method {self.method} has rates of its own, received strategy {self.strategy!r}. Leave it out, or "
+                "choose the method hydra or lwm_layer."
+            )
+        if f"{self.method}_{self.strategy}" in METHODS:
+            raise HarpError(
+                f"The method {self.method} with the strategy {self.strategy} has a name of its own: choose the method "
+                f"{self.method}_{self.strategy}, without a strategy."
+            )
+        for name, only in self.pruning_method.only.items():
+            if getattr(self, name) != only:
+                raise HarpError(
+                    f"The method {self.method} knows no {name} but {only!r}, received {getattr(self, name)!r}. Leave "
+                    f"it out, or choose one of {', '.join(n for n, m in METHODS.items() if name not in m.only)}."
+                )
+
+    @property
+    def cut_seed(self) -> int:
+        """Seed of the cut into training and validation images."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
+    def pruning_method(self) -> Method:
+        """What `method` names."""
+        return METHODS[self.method]
+
+    @property
+    def initial_strategy(self) -> str:
+        """Name of the rates that the prune stage starts from, or the path of their file."""
+        return self.strategy or self.pruning_method.strategy
+
+    @property
+    def stage_epochs(self) -> dict[str, int]:
+        """Epochs of each training stage; with two parts, the prune stage makes as many in each.
+
+        All methods make the same number of epochs: what prunes in one shot leaves those of the prune stage to finetune.
+        """
+        prune = 0 if self.pruning_method.one_shot else self.prune_epochs
+        finetune = self.finetune_epochs + self.prune_epochs - prune
+        return {"pretrain": self.pretrain_epochs, "prune": prune, "finetune": finetune}
 
     @property
     def channels_first(self) -> bool:
@@ -160,7 +256,12 @@ class RunConfig:
         """
         granularity = "weight" if self.channels_first else self.granularity
         return PruningSpec(
-            self.target_sparsity, self.mode, self.budget, self.floor_factor, granularity, self.channel_multiple
+            self.target_sparsity,
+            self.pruning_method.mode,
+            self.budget,
+            self.floor_factor,
+            granularity,
+            self.channel_multiple,
         )
 
     def bounds_by_layer(self) -> dict[str, tuple[float | None, float | None]]:
@@ -226,7 +327,7 @@ def _is_a(kind: type, value: Any) -> bool:
     if kind is tuple:
         return isinstance(value, tuple) and all(_is_a(str, item) for item in value)
     if kind is str:
-        return isinstance(value, str) and value != ""
+        return isinstance(value, str) and value != "" and "\0" not in value
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind is int:

@@ -14,15 +14,15 @@ from harp_tf import (
     models,
     pruning,
     report,
-    strategies,
     training,
 )
 from harp_tf.config import RunConfig
 from harp_tf.files import save_keras, write_json
 from harp_tf.fitting import Fitting
 from harp_tf.measure import Measurement
-from harp_tf.run_dir import CHANNEL_PART, RunDirectory
+from harp_tf.run_dir import CHANNEL_PART, TRAINING_STAGES, RunDirectory
 from harp_tf.types import HarpError
+from harp_tf.workers import Workers
 
 _RESULTS = ("dense", "pruned", "tflite", "tflite_sparse")
 
@@ -41,38 +41,60 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, say: Callable[[str], None] = print, save_adversarial: Path | None = None):
-        self.config = config
-        self.say = say
+        self.workers = Workers(config)
+        self.config = config = self.workers.config
+        self.say = say = say if self.workers.chief else lambda text: None
         self._save_adversarial = save_adversarial
-        self.directory = RunDirectory(config)
+        self.directory = RunDirectory(config, say)
         self.dir = self.directory.path
-        if self.directory.trains():
-            self.directory.check()
+        finished = self.directory.check() if self.directory.trains() else []
         if "prune" in config.stages:
-            # Read now: a file may be gone, or removed by --overwrite, when the stage begins.
-            self._strategy = strategies.get(config.strategy)
+            # Read now: a file may be gone, or removed by --restart, when the stage begins.
+            self._strategy = pruning.strategy_of(config)
         keras.utils.set_random_seed(config.seed)
         self.data = data.load(
             config.dataset,
-            seed=config.seed,
+            seed=config.cut_seed,
             validation_fraction=config.validation_fraction,
             train_limit=config.train_limit,
             test_limit=config.test_limit,
             download=config.download,
             data_dir=config.data_dir,
         )
-        self.fitting = Fitting(config, self.data, self.directory, say)
+        self.interruption = training.Interruption()
+        strategy = self.workers.strategy
+        self.fitting = Fitting(config, self.data, self.directory, say, self.interruption, strategy)
         self.final_attacks = measure.final_attacks(config, config.eps)
-        self.network = self._starting_model() if self.directory.trains() else None
+        begins = self.directory.trains() and config.stages[0] not in finished
+        self.network = self._model_for(config.stages[0]) if begins else None
         self._check_network()
 
     def run(self) -> dict:
-        """Runs the stages and returns the content of results.json ({} if nothing was evaluated).
+        """Runs the stages that are not finished and returns the content of results.json ({} if nothing was evaluated).
 
         Raises:
             HarpError: if the run directory cannot be used, or a stage fails.
+            Interrupted: a signal has asked to end, and what was done is saved.
         """
-        self.directory.prepare()
+        stage = self.config.stages[0]
+        try:
+            with self.workers.joined(), self.directory.locked(), self.interruption.watched():
+                finished = self.directory.prepare()
+                for stage in self.workers.stages:
+                    if stage in finished:
+                        self.say(f"\n== {stage}: finished before ==")
+                        continue
+                    self.say(f"\n== {stage} ==")
+                    self._run_stage(stage)
+                    self.directory.finish(stage)
+                if len(finished) == len(self.config.stages):
+                    self.say("\nNothing is left to do of this run; --restart would train anew.")
+                return self._report() if self.workers.chief else {}
+        except training.Interrupted as signal:
+            self.say(f"\n{signal.name}: stopped in {stage}, {signal.where}. The same command, no --restart, goes on.")
+            raise
+
+    def _run_stage(self, stage: str) -> None:
         steps = {
             "pretrain": self._pretrain,
             "prune": self._prune,
@@ -80,9 +102,16 @@ class Run:
             "export": self.export,
             "evaluate": self.evaluate,
         }
-        for stage in self.config.stages:
-            self.say(f"\n== {stage} ==")
+        if stage in TRAINING_STAGES:
+            # From seed and file, as a run does that was interrupted before: nothing else of the past may decide.
+            keras.utils.set_random_seed(self.config.seed)
+            with self.workers.strategy.scope():
+                self.network = self._model_for(stage)
+                steps[stage]()
+        else:
             steps[stage]()
+
+    def _report(self) -> dict:
         results = self.directory.read_json("results.json")
         if results:
             self.say("\n" + report.results_table(results))
@@ -93,11 +122,12 @@ class Run:
 
     # Before the first step ------------------------------------------------------------------------------------
 
-    def _starting_model(self) -> keras.Model:
-        config, source = self.config, self.directory.source()
+    def _model_for(self, stage: str) -> keras.Model:
+        """The model that a training stage starts from."""
+        config, source = self.config, self.directory.source(stage)
         if source is not None and not source.exists():
             raise HarpError(
-                f"The stage {config.stages[0]} starts from {source}, which does not exist. Run the earlier stages too, "
+                f"The stage {stage} starts from {source}, which does not exist. Run the earlier stages too, "
                 "or name a run directory or .keras file with --init_from."
             )
         # A file has its size: what scaled the named model it was made from is not to be applied again.
@@ -145,19 +175,20 @@ class Run:
             self._learn_masks(CHANNEL_PART, "rates_channel.json", "uniform")
             self.network = pruning.without_channels(self.network)
         self.network = pruning.wrap(self.network, self.config, self._strategy, weights)
-        self._learn_masks("prune", "rates.json", self.config.strategy)
+        self._learn_masks("prune", "rates.json", self.config.initial_strategy)
         self._save_pruned()
         save_keras(self.network, self.dir / "scored.keras")
 
     def _learn_masks(self, stage: str, file: str, strategy: str) -> None:
-        callbacks = [] if self.config.mode == "score" else [training.StepwiseRegularization(self.config.gamma)]
-        best = self.fitting.fit(
-            self.network, stage, self.config.prune_epochs, self.config.prune_learning_rate, callbacks
-        )
-        if best.projected:
+        method, projected = self.config.pruning_method, False
+        if not method.one_shot:
+            epochs, rate = self.config.stage_epochs["prune"], self.config.prune_learning_rate
+            callbacks = [] if method.mode == "score" else [training.StepwiseRegularization(self.config.gamma)]
+            projected = self.fitting.fit(self.network, stage, epochs, rate, callbacks, method.trainer).projected
+        if projected:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
-        write_json(self.dir / file, pruning.rates(self.network, strategy, best.projected))
+        write_json(self.dir / file, pruning.rates(self.network, self.config.method, strategy, projected))
 
     def _save_pruned(self) -> None:
         plain = layers.strip(self.network)
@@ -167,27 +198,37 @@ class Run:
 
     def _finetune(self) -> None:
         if not (self.dir / "rates.json").exists():  # it was pruned in another directory
-            write_json(self.dir / "rates.json", pruning.rates(self.network, self.config.strategy, projected=False))
+            c, scored = self.config, self.directory.source("finetune")
+            made = pruning.rates(self.network, c.method, c.initial_strategy, False)
+            write_json(self.dir / "rates.json", {**made, **pruning.origin(scored)})
         layers.set_stage(self.network, "finetune")
-        self.fitting.fit(self.network, "finetune", self.config.finetune_epochs, self.config.finetune_learning_rate)
+        epochs, rate = self.config.stage_epochs["finetune"], self.config.finetune_learning_rate
+        self.fitting.fit(self.network, "finetune", epochs, rate)
         self._save_pruned()
 
     # Artefacts and figures ---------------------------------------------------------------------------------------
 
     def plain_models(self) -> dict[str, keras.Model]:
-        """The plain models of the run directory, "dense" and "pruned", as far as they exist.
+        """The plain models of the run directory, "dense" and "pruned", as far as they exist and are to be measured.
 
         Raises:
             HarpError: if there is none, or one cannot be read.
         """
-        found = {}
-        for name in ("dense", "pruned"):
-            path = self.dir / f"{name}.keras"
-            if path.exists():
-                found[name], _ = models.load_or_build(str(path), self.data.input_shape, self.data.num_classes)
-        if not found:
+        names = [name for name in ("dense", "pruned") if (self.dir / f"{name}.keras").exists()]
+        if not names:
             raise HarpError(f"The run directory {self.dir} holds neither dense.keras nor pruned.keras. Train first.")
-        return found
+        if "pruned" in names and not self.config.measure_dense:
+            names = ["pruned"]
+        return {name: self._plain(name) for name in names}
+
+    def _plain(self, name: str) -> keras.Model:
+        return models.load_or_build(str(self.dir / f"{name}.keras"), self.data.input_shape, self.data.num_classes)[0]
+
+    def _dense_weights(self) -> int:
+        """Weights in the kernels of the dense model, 0 if there is none."""
+        if not (self.dir / "dense.keras").exists():
+            return 0
+        return sum(weights for weights, _ in layers.kernel_nonzeros(self._plain("dense")).values())
 
     def export(self) -> None:
         """Writes model.tflite and model_sparse.tflite, each checked against its Keras model."""
@@ -217,8 +258,9 @@ class Run:
             tflite = (TFLITE_KEYS[name], file) if file.exists() else None
             results |= measurement.of_keras(name, model, self.dir / f"{name}.keras", tflite)
         for name, dense in (("pruned", "dense"), ("tflite_sparse", "tflite")):
-            if name in results and dense in results:  # channels that are gone count as removed weights
-                results[name]["sparsity"] = 1.0 - results[name]["nonzero"] / results[dense]["parameters"]
+            weights = results[dense]["parameters"] if dense in results else self._dense_weights()
+            if name in results and weights:  # channels that are gone count as removed weights
+                results[name]["sparsity"] = 1.0 - results[name]["nonzero"] / weights
         write_json(self.dir / "results.json", {key: results[key] for key in _RESULTS if key in results})
         measurement.finish()
 

@@ -5,13 +5,24 @@ of multiply-adds. What is left becomes a smaller dense model. The second removes
 remain than `target_sparsity` permits of the model that the stage began with.
 """
 
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from harp_tf import compaction, compression, layers, strategies
 from harp_tf.config import RunConfig
+from harp_tf.reading import read_json
 from harp_tf.types import HarpError
+
+
+def strategy_of(config: RunConfig) -> strategies.Strategy:
+    """The initial rates: those that the settings name, or the method's own.
+
+    Raises:
+        HarpError: if the strategy is unknown or its file cannot be used.
+    """
+    return config.pruning_method.rule or strategies.get(config.initial_strategy)
 
 
 def check(model: keras.Model, config: RunConfig, strategy: strategies.Strategy) -> None:
@@ -28,7 +39,9 @@ def check(model: keras.Model, config: RunConfig, strategy: strategies.Strategy) 
     weights = layers.prunable_weights(model, config.skip)
     if config.channels_first:
         model = without_channels(wrap_channels(model, config, verbose=False))
-    wrap(model, config, strategy, weights, verbose=False)
+    pruned = wrap(model, config, strategy, weights, verbose=False)
+    if config.pruning_method.check is not None:
+        config.pruning_method.check(pruned, model)
 
 
 def wrap_channels(model: keras.Model, config: RunConfig, verbose: bool = True) -> keras.Model:
@@ -36,7 +49,7 @@ def wrap_channels(model: keras.Model, config: RunConfig, verbose: bool = True) -
     return layers.prune(
         model,
         config.channel_sparsity,
-        mode=config.mode,
+        mode=config.pruning_method.mode,
         skip=config.skip,
         budget="flops",
         floor_factor=config.floor_factor,
@@ -55,7 +68,7 @@ def without_channels(model: keras.Model) -> keras.Model:
 def wrap(
     model: keras.Model, config: RunConfig, strategy: strategies.Strategy, weights: int, verbose: bool = True
 ) -> keras.Model:
-    """Wraps a dense model as the settings say; if channels go first, what they have left of it.
+    """Wraps a dense model as the settings say, ready for its method; if channels go first, what they have left of it.
 
     Args:
         model: a dense model; it is not changed.
@@ -80,7 +93,7 @@ def wrap(
                 "remove channels only, with granularity channel."
             )
         sparsity = 1.0 - permitted / left
-    return layers.prune(
+    pruned = layers.prune(
         model,
         sparsity,
         mode=spec.mode,
@@ -94,13 +107,20 @@ def wrap(
         channel_multiple=spec.channel_multiple,
         verbose=verbose,
     )
+    method = config.pruning_method
+    if method.start is not None:
+        method.start(pruned, config.seed)
+    if method.trains is not None:
+        layers.set_stage(pruned, method.trains)
+    return pruned
 
 
-def rates(model: keras.Model, strategy: str, projected: bool) -> dict[str, Any]:
+def rates(model: keras.Model, method: str, strategy: str, projected: bool) -> dict[str, Any]:
     """The content of rates.json.
 
     Args:
         model: a pruned model.
+        method: name of the method that made its masks.
         strategy: what its rates started from.
         projected: whether its rates had exceeded the budget.
     """
@@ -109,6 +129,7 @@ def rates(model: keras.Model, strategy: str, projected: bool) -> dict[str, Any]:
     return {
         "target_sparsity": spec.target_sparsity,
         "granularity": spec.granularity,
+        "method": method,
         "mode": spec.mode,
         "strategy": strategy,
         "weights": sum(row["weights"] for row in table.values()),
@@ -121,3 +142,17 @@ def rates(model: keras.Model, strategy: str, projected: bool) -> dict[str, Any]:
         "projected": projected,
         "layers": table,
     }
+
+
+def origin(scored: Path | None) -> dict[str, Any]:
+    """How a pruned model was made, as the rates.json beside it says; {} if there is none.
+
+    Args:
+        scored: the file of the model.
+    """
+    try:
+        made = read_json(scored.with_name("rates.json")) if scored else {}
+    except (OSError, ValueError):
+        return {}
+    known = made if isinstance(made, dict) else {}
+    return {key: known[key] for key in ("method", "strategy", "projected") if key in known}

@@ -8,6 +8,22 @@ MODELS = {
     "tflite": "dense (.tflite)",
     "tflite_sparse": "pruned (.tflite)",
 }
+METHODS = {
+    "dense": "dense",
+    "dense_control": "dense control",
+    "harp": "HARP",
+    "hydra": "HYDRA",
+    "hydra_erk": "HYDRA-ERK",
+    "hydra_lamp": "HYDRA-LAMP",
+    "rate": "rates only",
+    "lwm": "global magnitude",
+    "lwm_layer": "layerwise magnitude",
+    "radmm": "Robust-ADMM",
+    "flying_bird": "Flying Bird",
+    "flying_bird_plus": "Flying Bird+",
+    "random": "random",
+    "tfmot": "tfmot",
+}
 _ATTACKS = {
     "autoattack": "AutoAttack",
     "autoattack_rand": "AutoAttack rand",
@@ -20,6 +36,11 @@ _ATTACKS = {
 def model(name: str) -> str:
     """Names an entry of results.json: "tflite_sparse" → "pruned (.tflite)"."""
     return MODELS.get(name, name)
+
+
+def method(name: str) -> str:
+    """Names a pruning method for people: "hydra_erk" → "HYDRA-ERK"."""
+    return METHODS.get(name, name)
 
 
 def attack(name: str) -> str:

@@ -24,9 +24,9 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     rows = accuracy_columns(results)
     sizes = size_columns(results)
     whole = [left + right[1:] for left, right in zip(rows, sizes)]
-    tables = [whole] if len(_align(whole).splitlines()[0]) <= WIDTH else [rows, sizes]
+    tables = [whole] if len(align(whole).splitlines()[0]) <= WIDTH else [rows, sizes]
     sentences = [textwrap.fill(text, WIDTH) for text in (test_images(results), verdict(results)) if text]
-    return "\n\n".join([*map(_align, tables), "\n".join(sentences)])
+    return "\n\n".join([*map(align, tables), "\n".join(sentences)])
 
 
 def accuracy_columns(results: dict[str, dict[str, Any]]) -> Table:
@@ -75,7 +75,7 @@ def test_images(results: dict[str, dict[str, Any]]) -> str:
 
 
 def verdict(results: dict[str, dict[str, Any]]) -> str:
-    """Says in one sentence what pruning cost and brought; empty without a dense and a pruned model.
+    """Says in one sentence what pruning cost and brought, or what the only model reaches; empty without any.
 
     Args:
         results: as for `results_table`.
@@ -84,20 +84,27 @@ def verdict(results: dict[str, dict[str, Any]]) -> str:
         For example "99.0 % of the weights removed: natural 97.1 -> 96.0 (-1.1 points), PGD-20 90.2 -> 89.0
         (-1.2); the file shrinks 42x, from 1.0 MB to 24 kB.", in one line.
     """
-    dense, pruned = results.get("dense"), results.get("pruned")
-    if not dense or not pruned:
+    pruned = results.get("pruned")
+    model = pruned or results.get("dense")
+    if not model:
         return ""
-    changes = [_change("natural", dense.get("natural_accuracy"), pruned.get("natural_accuracy"))]
-    for name in attacks({"dense": dense, "pruned": pruned}):
-        before, after = (r.get("robust_accuracy", {}).get(name) for r in (dense, pruned))
-        changes.append(_change(labels.attack(name), before, after))
-    text = f"{labels.sparsity(pruned.get('sparsity', 0))} % of the weights removed"
+    dense = results.get("dense", {}) if pruned else {}
+    shares = {"natural": [r.get("natural_accuracy") for r in (dense, model)]}
+    for name in attacks({"dense": dense, "model": model}):
+        shares[labels.attack(name)] = [r.get("robust_accuracy", {}).get(name) for r in (dense, model)]
+    if dense:
+        changes = [_change(name, before, after) for name, (before, after) in shares.items()]
+    else:
+        changes = [f"{name} {labels.percent(after)}" for name, (_, after) in shares.items() if after is not None]
+    text = f"{labels.sparsity(pruned.get('sparsity', 0))} % of the weights removed" if pruned else "Dense model"
     if any(changes):
         text += ": " + ", ".join(change for change in changes if change).replace(")", " points)", 1)
     before, after = (results.get(name, {}).get("file_bytes") for name in ("tflite", "tflite_sparse"))
     if before and after:
         change = f"shrinks {times(before / after)}" if after < before else "does not shrink"
         text += f"; the file {change}, from {labels.size(before)} to {labels.size(after)}"
+    elif not dense and (size := after or before):
+        text += f"; the file has {labels.size(size)}"
     return text + "."
 
 
@@ -134,7 +141,8 @@ def _table(results: dict[str, Any], columns: dict[str, list], write) -> Table:
     return [header, *([labels.model(name), *cells] for name, *cells in zip(results, *written))]
 
 
-def _align(table: Table) -> str:
+def align(table: Table) -> str:
+    """Lays out a table for a terminal: the first column flush left, the others flush right, a line below the header."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = []
     for name, *cells in table:

@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
@@ -69,6 +71,18 @@ def figure(height: float = 3.0) -> Figure:
     made = Figure(figsize=(4.4, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
     return made
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Writes figures as PNG and SVG, under their names, into a folder that is made if need be; returns the files."""
+    folder.mkdir(exist_ok=True)
+    written = []
+    for name, drawn in figures.items():
+        with rc_context(STYLE):
+            drawn.savefig(folder / f"{name}.png", dpi=220)
+            drawn.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        written += [folder / f"{name}.png", folder / f"{name}.svg"]
+    return written
 
 
 def inline_svg(drawn: Figure, name: str) -> str:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from harp_tf.comparison.groups import groups
+
 LAYERS = {"conv1/kernel": (144, 100), "block/conv2/kernel": (18432, 300), "logits/kernel": (1280, 160)}
 WEIGHTS = sum(weights for weights, _ in LAYERS.values())
 KEPT = sum(kept for _, kept in LAYERS.values())
@@ -22,6 +24,68 @@ def entry(natural, robust, nonzero, file_bytes, gzip_bytes):
         "file_bytes": file_bytes,
         "gzip_bytes": gzip_bytes,
     }
+
+
+def cell(method, sparsity, natural, robust, seed=0, layers=LAYERS, **more):
+    """An entry of comparison.json."""
+    kept = sum(kept for _, kept in layers.values()) if sparsity is not None else WEIGHTS
+    shares = {"pgd20": robust, "autoattack": robust - 0.03}
+    figures = {
+        "natural": {"accuracy": natural, "ci95": [0.0, 1.0], "images": 10_000},
+        "robust": {name: {"accuracy": share, "ci95": [0.0, 1.0], "images": 1000} for name, share in shares.items()},
+        "weights": WEIGHTS,
+        "kept": kept,
+        "sparsity": 1 - kept / WEIGHTS,
+        "file_bytes": 4 * kept + 9000,
+        "gzip_bytes": 3 * kept + 6000,
+        "epochs": {"pretrain": 8} if sparsity is None else {"prune": 5, "finetune": 6},
+        "passes": {"pretrain": 5120} if sparsity is None else {"prune": 3200, "finetune": 3840},
+        "seconds": {"pretrain": 80.0} if sparsity is None else {"prune": 60.0, "finetune": 66.0},
+        "layers": {} if sparsity is None else {p: {"weights": n, "kept": k} for p, (n, k) in layers.items()},
+        "warnings": [],
+    }
+    name = f"{method}_{100 * (sparsity or 0):g}_{seed}"
+    return {
+        "name": name, "method": method, "sparsity": sparsity, "loss": "pgd", "seed": seed, "status": "finished",
+        "command": f"python -m harp_tf.train --run_dir=runs/{name}", "figures": figures, **more,
+    }  # fmt: skip
+
+
+EVEN = {path: (weights, round(0.03 * weights) or 1) for path, (weights, _) in LAYERS.items()}
+
+
+@pytest.fixture
+def cells():
+    """Of a comparison of three methods at two sparsities."""
+    return [
+        cell("dense", None, 0.78, 0.68),
+        cell("dense_control", None, 0.81, 0.71),
+        cell("harp", 0.9, 0.77, 0.67),
+        cell("lwm", 0.9, 0.765, 0.64, layers=EVEN),
+        cell("random", 0.9, 0.60, 0.40, layers=EVEN),
+        cell("harp", 0.97, 0.76, 0.66),
+        cell("harp", 0.97, 0.78, 0.68, seed=1),
+        cell("lwm", 0.97, 0.70, 0.60, layers=EVEN),
+        cell("random", 0.97, 0.4, 0.2, status="failed", message="out of luck"),
+    ]
+
+
+@pytest.fixture
+def compared(tmp_path, cells):
+    """A function that writes the record of a comparison, of these cells or others, and returns its directory."""
+
+    def write(cells=cells):
+        folder = tmp_path / "compared"
+        folder.mkdir(exist_ok=True)
+        for one in cells:
+            (folder / "cells" / one["name"]).mkdir(parents=True, exist_ok=True)
+            (folder / "cells" / one["name"] / "report.html").write_text("<title>made up</title>")
+        config = {"flags": {"model": "cnn", "eps": 0.1}, "versions": {"keras": "3.15.1"}, "machine": {"cores": 2}}
+        content = {**config, "groups": groups(cells), "cells": cells}
+        (folder / "comparison.json").write_text(json.dumps(content))
+        return folder
+
+    return write
 
 
 @pytest.fixture

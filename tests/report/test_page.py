@@ -101,6 +101,38 @@ def test_a_budget_of_multiply_adds_is_not_told_in_weights(run_dir):
     )
 
 
+def test_weights_after_channels_are_told_in_those_of_the_dense_model(run_dir, results):
+    config = json.loads((run_dir / "config.json").read_text())
+    config["flags"] |= {"granularity": "channel,weight", "target_sparsity": 0.97}
+    (run_dir / "config.json").write_text(json.dumps(config))
+    rates = json.loads((run_dir / "rates.json").read_text())
+    (run_dir / "rates.json").write_text(json.dumps(rates | {"weights": 9000, "target_sparsity": 0.93}))
+    results["pruned"]["nonzero"] = 500
+    (run_dir / "results.json").write_text(json.dumps(results))
+    _, page = read(run_dir)
+    assert (
+        "First channels went, and left 9,000 of the 19,856 weights. Of what they left, 560 of 9,000 weights are kept; "
+        "the budget is 595. The model that ships has 500 weights other than 0: 97.5 % of the dense model's 19,856 are "
+        "gone. Target: 93.0 % sparsity of what the channels left, 97.0 % of the dense model."
+    ) in " ".join(page.words)
+
+
+def test_a_run_without_the_dense_model_has_a_verdict(run_dir, results):
+    (run_dir / "results.json").write_text(json.dumps({k: results[k] for k in ("pruned", "tflite_sparse")}))
+    _, page = read(run_dir)
+    words = " ".join(page.words).replace("\u00a0", " ")
+    assert "97.2 % of the weights removed: natural 96.0" in words and "points to dense" not in words
+
+
+def test_latency_is_told_where_it_was_measured(run_dir):
+    times = {"threads": 1, "median_ms": 0.25, "p10_ms": 0.2, "p90_ms": 0.5}
+    rows = [{"name": "model.tflite", **times}, {"name": "model_sparse.tflite", **times, "ratio": 0.5}]
+    (run_dir / "latency.json").write_text(json.dumps({"rows": rows}))
+    text, page = read(run_dir)
+    assert "model_sparse.tflite 1 0.250 0.200 to 0.500 0.50x" in " ".join(page.words)
+    assert page.tags.count("svg") == 9
+
+
 def test_light_and_dark_come_from_one_drawing(run_dir):
     text, _ = read(run_dir)
     assert "prefers-color-scheme: dark" in text

@@ -65,5 +65,12 @@ def test_verdict_of_a_part_of_the_results(results):
     del results["tflite"], results["dense"]["robust_accuracy"]
     assert verdict(results) == "97.2 % of the weights removed: natural 97.1 -> 96.0 (-1.1 points)."
     del results["dense"]
-    assert verdict(results) == ""
+    assert verdict(results) == "97.2 % of the weights removed: natural 96.0, PGD-20 89.0; the file has 24 kB."
     assert results_table({}).split() == ["model", "natural", "sparsity", "non-zero", "file", "gzip", "-" * 46]
+
+
+def test_verdict_of_a_dense_model(results):
+    assert verdict({key: results[key] for key in ("dense", "tflite")}) == (
+        "Dense model: natural 97.1, PGD-20 90.2; the file has 1.0 MB."
+    )
+    assert verdict({}) == ""

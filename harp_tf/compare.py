@@ -1,0 +1,65 @@
+"""python -m harp_tf.compare --flagfile=flags/NAME.flags: pruning methods side by side, with a report."""
+
+import sys
+
+from absl import flags
+
+from harp_tf import cli_flags, comparison, data
+from harp_tf.config import RunConfig
+from harp_tf.types import HarpError
+
+_INSTEAD = {
+    "method": "Choose with --methods.",
+    "strategy": "Choose with --methods.",
+    "stages": "A comparison runs the stages that it needs.",
+    "restart": "Remove the directory of the comparison, or of single cells, to begin them anew.",
+    "measure_dense": "A comparison measures each dense model once.",
+}
+"""Flags of single runs that a comparison sets itself, and what to do."""
+
+
+def main() -> None:
+    """Makes the cells that are missing and writes the report; the exit status tells whether a cell failed."""
+    given = cli_flags.given_flags()
+    for name, advice in _INSTEAD.items():
+        if name in given:
+            raise HarpError(f"--{name} is for single runs, and this is a comparison. {advice}")
+    config = cli_flags.read_settings()
+    axes = read_axes(config)
+    splits = data.load(
+        config.dataset,
+        seed=config.cut_seed,
+        validation_fraction=config.validation_fraction,
+        train_limit=config.train_limit,
+        test_limit=config.test_limit,
+        download=config.download,
+        data_dir=config.data_dir,
+    )
+    steps = splits.train.steps_per_epoch(config.batch_size)
+    if comparison.Comparison(config, axes, steps).run():
+        sys.exit(1)
+
+
+def define_axes() -> None:
+    """Defines the flags that say what a comparison varies."""
+    flags.DEFINE_list("methods", list(comparison.CHOICES), f"Methods, some of {', '.join(comparison.CHOICES)}.")
+    flags.DEFINE_list("sparsities", [], "Fractions of the weights to remove, as 0.9,0.99; default --target_sparsity.")
+    flags.DEFINE_list("losses", [], "Training losses; one dense model each. Default: --loss.")
+    flags.DEFINE_list("seeds", [], "Seeds of the prune and finetune stages; the dense model has --seed, the default.")
+
+
+def read_axes(config: RunConfig) -> comparison.Axes:
+    """Reads what a comparison varies; what was not given is as the settings say.
+
+    Raises:
+        HarpError: if a method is unknown, or a number is none.
+    """
+    f = flags.FLAGS
+    sparsities = f.sparsities or [str(config.target_sparsity)]
+    return comparison.Axes.parse(f.methods, sparsities, f.losses or [config.loss], f.seeds or [str(config.seed)])
+
+
+if __name__ == "__main__":
+    cli_flags.define_settings()
+    define_axes()
+    cli_flags.run(main)

@@ -1,0 +1,189 @@
+"""A comparison in its directory: cells are made one after another, kept, counted together and reported."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harp_tf import report
+from harp_tf.comparison import measured
+from harp_tf.comparison.budget import gradient_passes
+from harp_tf.comparison.cells import Axes, Cell, evaluate_arguments, plan, train_arguments
+from harp_tf.comparison.groups import groups
+from harp_tf.comparison.process import alone, execute
+from harp_tf.config import RunConfig
+from harp_tf.files import write_atomically, write_json
+from harp_tf.reading import read_json
+from harp_tf.run_dir import TRAINING_STAGES, surroundings
+from harp_tf.types import HarpError
+
+Execute = Callable[[Sequence[str], Path, int], str]
+"""Runs `python ARGUMENTS...`, logs into a file, holds a lock, and returns why it failed; see `process.execute`."""
+
+
+class Comparison:
+    """The comparison in a directory; cells that an earlier one has finished there are kept.
+
+    Args:
+        config: the settings that all cells share; `run_dir` is the directory of the comparison.
+        axes: what varies.
+        steps_per_epoch: training batches in an epoch.
+        say: receives lines of text for the user.
+        execute: makes a cell.
+
+    Raises:
+        HarpError: if settings do not go together, or differ from those of the cells that the directory has.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        axes: Axes,
+        steps_per_epoch: int,
+        say: Callable[[str], None] = print,
+        execute: Execute = execute,
+    ):
+        self.config, self.say = config, say
+        self.directory = Path(config.run_dir)
+        self.cells = plan(config, axes)
+        self._steps, self._execute = steps_per_epoch, execute
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._refuse_changes(_read(self.directory / "comparison.json"))
+        self._speed: list[tuple[int, float]] = []  # gradient passes and seconds of the cells made so far
+        self._seconds = 0.0  # that the last cell took
+
+    def run(self) -> list[str]:
+        """Makes the cells that are missing, and writes comparison.json, plots/ and comparison.html.
+
+        Returns:
+            Names of the cells that failed.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with alone(self.directory, self.say) as lock:
+            earlier = _read(self.directory / "comparison.json")  # now that nobody else writes it
+            self._refuse_changes(earlier)
+            self._entries = {entry["name"]: entry for entry in earlier.get("cells", [])}
+            missing = [cell for cell in self.cells if not self._note_finished(cell)]
+            self._write()
+            self.say(f"{len(self.cells)} cells, {len(self.cells) - len(missing)} of them finished earlier.")
+            failed: list[str] = []
+            for place, cell in enumerate(missing):
+                start = Path(cell.config.init_from or "").name
+                message = f"it starts from {start}, which failed" if start in failed else self._make(cell, lock)
+                if not message and not self._note_finished(cell):
+                    message = "it ended without the figures that it was to measure"
+                if message:
+                    failed.append(cell.name)
+                    self._note(cell, "failed", message=message)
+                self._write()
+                self._say_progress(cell, place, missing, message)
+        self._finish(failed)
+        return failed
+
+    def _make(self, cell: Cell, lock: int) -> str:
+        cell.directory.mkdir(parents=True, exist_ok=True)
+        if cell.model is not None:
+            write_atomically(cell.directory / "dense.keras", cell.model.read_bytes())
+        message, begin = "", time.monotonic()
+        if not measured.is_trained(cell):
+            message = self._execute(train_arguments(measured.begun_with(cell)), cell.directory / "log.txt", lock)
+            self._speed.append((self._work(cell), time.monotonic() - begin))
+        if not message and not measured.is_measured(cell):  # with the attacks that are asked for now
+            message = self._execute(evaluate_arguments(cell), cell.directory / "log.txt", lock)
+        self._seconds = time.monotonic() - begin
+        return message
+
+    # The record ------------------------------------------------------------------------------------------------------
+
+    def _note_finished(self, cell: Cell) -> bool:
+        if not measured.is_measured(cell):
+            self._note(cell, "waiting")
+            return False
+        self._note(cell, "finished", figures=measured.figures(cell, self._steps))
+        return True
+
+    def _note(self, cell: Cell, status: str, **more) -> None:
+        self._entries[cell.name] = {
+            "name": cell.name,
+            "method": cell.method,
+            "sparsity": cell.sparsity,
+            "loss": cell.loss,
+            "seed": cell.seed,
+            "command": cell.command(),
+            "status": status,
+            **more,
+        }
+
+    def _write(self) -> None:
+        cells = list(self._entries.values())
+        write_json(
+            self.directory / "comparison.json",
+            {
+                "flags": self.config.as_dict(),
+                **surroundings(),
+                "steps_per_epoch": self._steps,
+                "groups": groups(cells),
+                "cells": cells,
+            },
+        )
+
+    def _refuse_changes(self, earlier: dict) -> None:
+        flags = earlier.get("flags", {})
+        changed = measured.changed_settings(flags, self.config)
+        if changed:
+            now = self.config.as_dict()
+            differences = ", ".join(f"--{name} was {flags[name]} and is {now[name]}" for name in changed)
+            raise HarpError(
+                f"The cells in {self.directory} were trained with other settings ({differences}). Leave them as they "
+                "were to add cells, or choose another --run_dir."
+            )
+
+    # For the user ----------------------------------------------------------------------------------------------------
+
+    def _work(self, cell: Cell) -> int:
+        """Gradient passes that the cell trains, as a measure of the time it takes; at least those of one epoch."""
+        stages = [stage for stage in cell.config.stages if stage in TRAINING_STAGES]
+        epochs = sum(cell.config.stage_epochs[stage] for stage in stages)
+        return gradient_passes(cell.config, max(epochs, 1), self._steps)
+
+    def _say_progress(self, cell: Cell, place: int, missing: Sequence[Cell], message: str) -> None:
+        passes, seconds = (sum(column) for column in zip(*self._speed)) if self._speed else (0, 0.0)
+        left = sum(self._work(other) for other in missing[place + 1 :]) * seconds / passes if passes else 0.0
+        outcome = f"FAILED: {message} (see {cell.directory / 'log.txt'})" if message else self._figures_line(cell)
+        time_left = f"; about {duration(left)} left" if missing[place + 1 :] else ""
+        self.say(f"[{place + 1}/{len(missing)}] {cell.name}: {outcome}{time_left}")
+
+    def _figures_line(self, cell: Cell) -> str:
+        figures = self._entries[cell.name]["figures"]
+        shares = {"natural": figures["natural"]["accuracy"]}
+        shares |= {report.labels.attack(name): found["accuracy"] for name, found in figures["robust"].items()}
+        accuracies = ", ".join(f"{name} {report.labels.percent(share)} %" for name, share in shares.items())
+        return f"{accuracies} in {duration(self._seconds)}"
+
+    def _finish(self, failed: Sequence[str]) -> None:
+        self.say("\n" + report.comparison_table(self.directory))
+        report.write_comparison_plots(self.directory)
+        self.say(f"\nReport: {report.write_comparison(self.directory)}")
+        for name in failed:
+            self.say(f"FAILED {name}: {self._entries[name]['message']}")
+
+
+def duration(seconds: float) -> str:
+    """Writes a time for people: 42 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _read(path: Path) -> dict:
+    if not path.exists():
+        return {}
+    try:
+        content = read_json(path)
+        if {"flags", "cells"} <= set(content):
+            return content
+        reason = "it is not the record of a comparison"
+    except (OSError, ValueError, TypeError) as error:
+        reason = repr(error)
+    raise HarpError(f"{path} is damaged: {reason}. Remove it; the cells beside it are found again.")

@@ -1,0 +1,85 @@
+"""From the figures of the cells to what is compared: one entry per method, sparsity and loss, over all seeds."""
+
+import statistics
+from collections.abc import Sequence
+
+from harp_tf.comparison.cells import CHOICES, CONTROL, DENSE
+from harp_tf.comparison.statistics import summary
+
+_ORDER = (DENSE, CONTROL, *(method for method in CHOICES if method != CONTROL))
+
+
+def groups(cells: Sequence[dict]) -> list[dict]:
+    """Joins the finished cells over their seeds.
+
+    Args:
+        cells: entries of comparison.json.
+
+    Returns:
+        By loss, then sparsity (the dense models first), then method, one entry with its seeds; natural and, by attack,
+        robust (see `summary`); weights, sparsity and, as means, kept, file_bytes, gzip_bytes and layers (weights kept
+        by path); epochs and passes by stage, which begin with those of the shared dense model, and seconds by stage.
+    """
+    finished = [cell for cell in cells if cell["status"] == "finished"]
+    by_key: dict[tuple, list[dict]] = {}
+    for cell in finished:
+        by_key.setdefault((cell["loss"], cell["sparsity"] or 0.0, cell["method"]), []).append(cell)
+    dense = {loss: found[0] for (loss, _, method), found in by_key.items() if method == DENSE}
+    order = sorted(by_key, key=lambda key: (key[0], key[1], _ORDER.index(key[2])))
+    return [_group(by_key[key], dense.get(key[0])) for key in order]
+
+
+def _group(cells: list[dict], dense: dict | None) -> dict:
+    first = cells[0]
+    figures = [cell["figures"] for cell in cells]
+    attacks = [attack for attack in figures[0]["robust"] if all(attack in f["robust"] for f in figures)]
+    before = dense["figures"] if dense is not None and first["method"] != DENSE else {}
+    weights = before.get("weights") or figures[0]["weights"]  # channels that are gone count as removed
+    kept = statistics.fmean(f["kept"] for f in figures)
+    return {
+        "method": first["method"],
+        "target": first["sparsity"],
+        "loss": first["loss"],
+        "seeds": sorted(cell["seed"] for cell in cells),
+        "cells": [cell["name"] for cell in cells],
+        "natural": _summary([f["natural"] for f in figures]),
+        "robust": {attack: _summary([f["robust"][attack] for f in figures]) for attack in attacks},
+        "weights": weights,
+        "kept": kept,
+        "sparsity": 1.0 - kept / weights if weights else 0.0,
+        "file_bytes": _mean([f["file_bytes"] for f in figures]),
+        "gzip_bytes": _mean([f["gzip_bytes"] for f in figures]),
+        "epochs": {**_shared(before, "epochs"), **_stages(first, "epochs")},
+        "passes": {**_shared(before, "passes"), **_stages(first, "passes")},
+        "seconds": {
+            stage: round(statistics.fmean(_stages(cell, "seconds").get(stage, 0.0) for cell in cells), 1)
+            for stage in _stages(first, "seconds")
+        },
+        "layers": {
+            path: {
+                "weights": row["weights"],
+                "kept": statistics.fmean(f["layers"].get(path, row)["kept"] for f in figures),
+            }
+            for path, row in figures[0]["layers"].items()
+        },
+    }
+
+
+def _summary(measured: list[dict]) -> dict:
+    return summary([m["accuracy"] for m in measured], min(m["images"] for m in measured))
+
+
+def _mean(values: list) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _stages(cell: dict, key: str) -> dict:
+    """What the stages of a cell cost; the training of the dense model and of its control are called by their names."""
+    names = {"pretrain": "dense" if cell["method"] == DENSE else "control"}
+    return {names.get(stage, stage): cost for stage, cost in cell["figures"][key].items()}
+
+
+def _shared(dense: dict, key: str) -> dict[str, int]:
+    """What the dense model cost, for a model that starts from it."""
+    return {"dense": sum(dense.get(key, {}).values())} if dense.get(key) else {}

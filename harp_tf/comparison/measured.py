@@ -1,0 +1,136 @@
+"""What the run directory of a cell says: how far it has come, and its figures."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from harp_tf import measure
+from harp_tf.attacks.records import most_images
+from harp_tf.comparison.budget import gradient_passes
+from harp_tf.comparison.cells import Cell
+from harp_tf.config import RunConfig
+from harp_tf.reading import read_json
+from harp_tf.run_dir import CHANNEL_PART
+from harp_tf.types import HarpError
+
+FILES = {"dense": "tflite", "pruned": "tflite_sparse"}
+"""The file for the phone of each model, as results.json calls it."""
+
+
+def is_trained(cell: Cell) -> bool:
+    """Whether nothing is left to train: the stages after training have left figures."""
+    return _figures(cell) is not None
+
+
+def is_measured(cell: Cell) -> bool:
+    """Whether results.json has all attacks of the cell's settings, at all radii, on as many images."""
+    figures, c = _figures(cell), cell.config
+    if figures is None:
+        return False
+    wanted = min(c.robust_limit or figures["n_test"], figures["n_test"])
+    radii = measure.radii(c)
+    for attack in c.attacks or (f"pgd{c.eval_steps}",):
+        entries = figures.get("attacks", {}).get(attack, [])
+        enough = {entry["eps"] for entry in entries if entry["norm"] == c.norm and entry["n"] >= wanted}
+        curve = {eps for entry in entries for eps in entry.get("curve", {"eps": []})["eps"]}
+        if radii[0] not in enough or (not curve and not set(radii) <= enough):
+            return False
+    return True
+
+
+def figures(cell: Cell, steps_per_epoch: int) -> dict:
+    """The figures of a measured cell, for comparison.json.
+
+    Args:
+        cell: the cell.
+        steps_per_epoch: training batches in an epoch.
+
+    Returns:
+        natural and robust (by attack) as {"accuracy", "ci95", "images"}; weights, kept and sparsity; file_bytes and
+        gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and seconds; layers, by
+        path {"weights", "kept"}; and warnings, the names of the checks of the attacks that found something.
+    """
+    results = _read_object(cell.directory / "results.json")
+    found, file = results[cell.key], results.get(FILES[cell.key], {})
+    c = cell.config
+    best = {attack: most_images(entries, c.norm, c.eps) for attack, entries in found["attacks"].items()}
+    headline = {attack: entry for attack, entry in best.items() if entry is not None}
+    robust = {
+        attack: {"accuracy": entry["robust_accuracy"], "ci95": entry["ci95"], "images": entry["n"]}
+        for attack, entry in headline.items()
+    }
+    stages = _stages(cell)
+    layers = _read_object(cell.directory / "rates.json").get("layers", {}) if cell.sparsity is not None else {}
+    return {
+        "natural": {"accuracy": found["natural_accuracy"], "ci95": found["ci95"], "images": found["n_test"]},
+        "robust": robust,
+        "weights": found["parameters"],
+        "kept": found["nonzero"],
+        "sparsity": found["sparsity"],
+        "file_bytes": file.get("file_bytes"),
+        "gzip_bytes": file.get("gzip_bytes"),
+        "epochs": {stage: len(seconds) for stage, seconds in stages.items()},
+        "passes": {stage: gradient_passes(c, len(seconds), steps_per_epoch) for stage, seconds in stages.items()},
+        "seconds": {stage: round(sum(seconds.values()), 1) for stage, seconds in stages.items()},
+        "layers": {path: {"weights": row["weights"], "kept": row["kept"]} for path, row in layers.items()},
+        "warnings": sorted({check["check"] for entry in headline.values() for check in entry["checks"]}),
+    }
+
+
+def begun_with(cell: Cell) -> RunConfig:
+    """The settings that an unfinished cell was begun with, which it can only be gone on with; its own if it was not."""
+    flags = _read_object(cell.directory / "config.json").get("flags", {})
+    known = {name: flags[name] for name in EVALUATION if name in flags}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return dataclasses.replace(cell.config, **values)
+
+
+def changed_settings(earlier: dict, config: RunConfig) -> list[str]:
+    """Names of the settings in which a comparison differs from what its earlier cells were trained with.
+
+    Args:
+        earlier: settings by name, of the earlier cells.
+        config: the settings now.
+    """
+    now = config.as_dict()
+    fixed = [field.name for field in dataclasses.fields(config) if field.metadata["decides"]]
+    fixed = [name for name in fixed if name not in (*EVALUATION, *_AXES)]
+    return [name for name in fixed if name in earlier and earlier[name] != now[name]]
+
+
+EVALUATION = ("attacks", "eps_list", "robust_limit")
+"""Settings that a trained cell may be measured with anew."""
+
+_AXES = ("method", "strategy", "target_sparsity", "loss", "stages", "measure_dense")
+"""Settings that every cell has of its own."""
+
+
+def _figures(cell: Cell) -> dict | None:
+    results = _read_object(cell.directory / "results.json")
+    return results.get(cell.key)
+
+
+def _stages(cell: Cell) -> dict[str, dict[int, float]]:
+    """Seconds of every epoch by stage; an epoch that a resumed run repeats counts once."""
+    stages: dict[str, dict[int, float]] = {}
+    path = cell.directory / "metrics.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        entry = json.loads(line)
+        stage = "prune (channels)" if entry["stage"] == CHANNEL_PART else entry["stage"]
+        stages.setdefault(stage, {})[entry["epoch"]] = entry["seconds"]
+    return stages
+
+
+def _read_object(path: Path) -> dict:
+    if not path.exists():
+        return {}
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise HarpError(
+            f"{path} is damaged ({error}). Remove the cell {path.parent.name} and compare again."
+        ) from error
+    if not isinstance(content, dict):
+        raise HarpError(f"{path} is no JSON object. Remove the cell {path.parent.name} and compare again.")
+    return content

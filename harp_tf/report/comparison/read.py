@@ -1,0 +1,74 @@
+"""Reads comparison.json."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harp_tf.reading import read_json
+from harp_tf.types import HarpError
+
+DENSE, CONTROL = "dense", "dense_control"
+REFERENCES = (DENSE, CONTROL)
+"""Methods that remove nothing: what the others are measured against."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What comparison.json says.
+
+    Attributes:
+        path: the directory of the comparison.
+        groups: one entry per method, sparsity and loss that has finished cells.
+        cells: one entry per cell.
+        config: flags, versions and machine.
+    """
+
+    path: Path
+    groups: list[dict[str, Any]]
+    cells: list[dict[str, Any]]
+    config: dict[str, Any]
+
+    @property
+    def losses(self) -> list[str]:
+        """The training losses, in the order they come."""
+        return list(dict.fromkeys(group["loss"] for group in self.groups))
+
+    def targets(self, loss: str) -> list[float]:
+        """The sparsities that finished cells of a loss have, ascending."""
+        return sorted({g["target"] for g in self.groups if g["loss"] == loss and g["target"] is not None})
+
+    def references(self, loss: str) -> list[dict[str, Any]]:
+        """The dense model of a loss and its control, as far as they are finished."""
+        return [g for g in self.groups if g["loss"] == loss and g["method"] in REFERENCES]
+
+    def pruned(self, loss: str, target: float) -> list[dict[str, Any]]:
+        """The pruned groups of a loss at a sparsity."""
+        return [g for g in self.groups if g["loss"] == loss and g["target"] == target]
+
+    @property
+    def attacks(self) -> list[str]:
+        """The attacks that any group was measured with, in the order they come."""
+        return list(dict.fromkeys(attack for group in self.groups for attack in group["robust"]))
+
+    @property
+    def strongest(self) -> str | None:
+        """The attack that leaves least standing, on average over the groups that were measured with all attacks."""
+        whole = [g for g in self.groups if set(g["robust"]) == set(self.attacks)]
+        if not self.attacks or not whole:
+            return next(iter(self.attacks), None)
+        return min(self.attacks, key=lambda attack: sum(g["robust"][attack]["mean"] for g in whole))
+
+
+def read_comparison(directory: str | Path) -> Record:
+    """Reads the record of the comparison in a directory.
+
+    Raises:
+        HarpError: if there is none, or it is something else.
+    """
+    path = Path(directory) / "comparison.json"
+    try:
+        content = read_json(path)
+        config = {name: content[name] for name in ("flags", "versions", "machine") if name in content}
+        return Record(path.parent, content["groups"], content["cells"], config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HarpError(f"{path} is not the record of a comparison ({error!r}). Run harp_tf.compare first.") from error

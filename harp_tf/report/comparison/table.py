@@ -1,0 +1,149 @@
+"""The tables of a comparison, as plain text."""
+
+from pathlib import Path
+from typing import Any
+
+from harp_tf.report import labels
+from harp_tf.report.comparison.read import CONTROL, Record, read_comparison
+from harp_tf.report.comparison.standing import headline, standings
+from harp_tf.report.table import Table, align
+
+
+def comparison_table(directory: str | Path) -> str:
+    """Writes the comparison in a directory for a terminal: a table per loss, and who is ahead.
+
+    Returns:
+        Lines joined by newlines, without one at the end.
+
+    Raises:
+        HarpError: if there is no record of a comparison.
+    """
+    record = read_comparison(directory)
+    parts = []
+    for loss in record.losses:
+        parts.append(f"Trained with the loss {loss}:\n{align(everything(record, loss))}")
+        parts += filter(None, [unpruned(record, loss)])
+        for target in record.targets(loss):
+            lines = [f"  {standing.sentence()}" for standing in standings(record, loss, target)]
+            parts.append("\n".join([f"{labels.sparsity(target)} % sparsity", *lines]))
+    return "\n\n".join([*parts, *filter(None, [headline(record), note(record), checks(record)])])
+
+
+def everything(record: Record, loss: str) -> Table:
+    """A header and a row per method and sparsity: accuracies in percent, weights, file, seeds."""
+    groups = record.references(loss) + [g for target in record.targets(loss) for g in record.pruned(loss, target)]
+    rows = []
+    for g, row in zip([None, *groups], accuracies(record, groups, "method")):
+        if g is None:
+            more = ["sparsity", "kept", "file"]
+        else:
+            removed = f"{labels.sparsity(g['sparsity'])} %" if g["target"] is not None else "-"
+            more = [removed, f"{g['kept']:,.0f}", labels.size(g["file_bytes"]) if g["file_bytes"] else "-"]
+        rows.append([row[0], more[0], *row[1:-1], *more[1:], row[-1]])
+    return rows
+
+
+def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Table:
+    """A header, which begins with a title, and a row per group: accuracies in percent and the number of seeds."""
+    rows = [[title, "natural", *map(labels.attack, record.attacks), "seeds"]]
+    for g in groups:
+        shares = [accuracy(measured) for measured in (g["natural"], *(g["robust"].get(a) for a in record.attacks))]
+        rows.append([labels.method(g["method"]), *shares, str(len(g["seeds"]))])
+    return rows
+
+
+def sizes(record: Record, loss: str) -> Table:
+    """A header and a row per method: size of its file at each sparsity, as it is and gzipped."""
+    targets = record.targets(loss)
+    found = {(g["method"], g["target"]): g for target in targets for g in record.pruned(loss, target)}
+    rows = [["file, gzipped", *(f"{labels.sparsity(target)} %" for target in targets)]]
+    for g in record.references(loss):
+        rows.append([labels.method(g["method"]), *[_size(g)] * len(targets)])
+    for method in dict.fromkeys(method for method, _ in found):
+        rows.append([labels.method(method), *(_size(found.get((method, target))) for target in targets)])
+    return rows
+
+
+def _size(group: dict[str, Any] | None) -> str:
+    known = group is not None and group["file_bytes"] and group["gzip_bytes"]
+    return f"{labels.size(group['file_bytes'])}, {labels.size(group['gzip_bytes'])}" if group and known else "-"
+
+
+def unpruned(record: Record, loss: str) -> str:
+    """What the dense model and its control reach, in a sentence; empty if neither is there."""
+    parts = []
+    for g in record.references(loss):
+        attack = record.strongest
+        robust = g["robust"].get(attack) if attack else None
+        under = f", {labels.attack(attack)} {accuracy(robust)} %" if attack and robust else ""
+        more = ", trained on for as many epochs as the others" if g["method"] == CONTROL else ""
+        parts.append(f"{labels.method(g['method'])}{more}: natural {accuracy(g['natural'])} %{under}")
+    which = f" (loss {loss})" if len(record.losses) > 1 else ""
+    return f"Unpruned{which}: {'; '.join(parts)}." if parts else ""
+
+
+def accuracy(measured: dict[str, Any] | None) -> str:
+    """Writes a mean in percent, with the deviation over seeds where there are several: "77.3 ± 0.4"."""
+    if measured is None:
+        return "-"
+    deviation = f" ± {labels.percent(measured['sd'])}" if measured["sd"] is not None else ""
+    return labels.percent(measured["mean"]) + deviation
+
+
+def note(record: Record) -> str:
+    """Says what the figures rest on; empty without any."""
+    natural = [g["natural"] for g in record.groups]
+    if not natural:
+        return ""
+    robust = [measured for g in record.groups for measured in g["robust"].values()]
+    worst = max(100 * (m["mean"] * (1 - m["mean"]) / m["images"]) ** 0.5 for m in natural + robust if m["images"])
+    attacked = f", under attack on {_range(robust)}" if robust else ""
+    text = f"Accuracies in %, on {_range(natural)} test images{attacked}; standard error up to {worst:.1f} points."
+    if any(m["sd"] is not None for m in natural):
+        text += " ± is the sample standard deviation over seeds."
+    missing = [cell["name"] for cell in record.cells if cell["status"] != "finished"]
+    return text + (f" Not finished: {', '.join(missing)}." if missing else "")
+
+
+def checks(record: Record) -> str:
+    """Says what the checks of the attacks found in which runs; empty if nothing."""
+    finished = [cell for cell in record.cells if cell["status"] == "finished"]
+    found: dict[str, list[str]] = {}
+    for cell in finished:
+        for check in cell["figures"]["warnings"]:
+            found.setdefault(check, []).append(cell["name"])
+    parts = [f"{check} in {'all' if len(n) == len(finished) else ', '.join(n)}" for check, n in found.items()]
+    return f"The checks of the attacks warn, see the reports of the runs: {'; '.join(parts)}." if parts else ""
+
+
+def costs(record: Record, loss: str) -> Table:
+    """A header and a row per method: epochs and gradient passes of each stage, and in all."""
+    groups = record.references(loss) + [g for target in record.targets(loss) for g in record.pruned(loss, target)]
+    stages = list(dict.fromkeys(stage for g in groups for stage in g["epochs"]))
+    rows, seen = [["method", *(f"{stage}, epochs" for stage in stages), "gradient passes", "training, s"]], set()
+    for g in groups:
+        epochs = [str(g["epochs"].get(stage, "-")) for stage in stages]
+        row = [labels.method(g["method"]), *epochs, f"{sum(g['passes'].values()):,}"]
+        if tuple(row) not in seen:  # the same at every sparsity
+            seen.add(tuple(row))
+            rows.append([*row, f"{sum(g['seconds'].values()):,.0f}"])
+    return rows
+
+
+def equal_costs(record: Record, loss: str) -> str:
+    """Says whether all that started from the dense model was trained for the same budget."""
+    groups = [g for g in record.groups if g["loss"] == loss and g["method"] != "dense"]
+    budgets: dict[tuple[int, int], list[str]] = {}
+    for g in groups:
+        own = [{stage: n for stage, n in g[key].items() if stage != "dense"} for key in ("epochs", "passes")]
+        budgets.setdefault((sum(own[0].values()), sum(own[1].values())), []).append(labels.method(g["method"]))
+    texts = {key: f"{key[0]} epochs and {key[1]:,} gradient passes over a batch" for key in budgets}
+    if len(budgets) == 1:
+        return f"All models got the same budget after the dense model they start from: {texts[next(iter(budgets))]}."
+    parts = [f"{', '.join(dict.fromkeys(names))}: {texts[key]}" for key, names in budgets.items()]
+    return f"The budgets after the dense model differ. {'; '.join(parts)}." if parts else ""
+
+
+def _range(measured: list[dict[str, Any]]) -> str:
+    counts = sorted({m["images"] for m in measured})
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))

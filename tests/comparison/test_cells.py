@@ -1,0 +1,90 @@
+import dataclasses
+
+import pytest
+from absl import flags
+
+from harp_tf import cli_flags
+from harp_tf.comparison import Axes, plan
+from harp_tf.comparison.cells import evaluate_arguments, train_arguments
+from harp_tf.config import RunConfig
+from harp_tf.types import HarpError
+
+CONFIG = RunConfig(run_dir="runs/it", pretrain_epochs=8, prune_epochs=5, finetune_epochs=6, seed=7)
+
+
+def axes(methods=("harp",), sparsities=(0.9,), losses=("pgd",), seeds=(0,)):
+    return Axes(methods, sparsities, losses, seeds)
+
+
+def test_every_combination_is_a_cell_after_what_it_starts_from():
+    cells = plan(CONFIG, axes(("harp", "lwm", "dense_control"), (0.9, 0.995), ("pgd", "mart"), (1, 2)))
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names) == 2 * (1 + 2 * (1 + 2 * 2))
+    assert names[:4] == ["dense_pgd", "dense_control_pgd_seed1", "harp_90_pgd_seed1", "lwm_90_pgd_seed1"]
+    assert "harp_99.5_mart_seed2" in names
+    made = set()
+    for cell in cells:
+        assert cell.config.init_from is None or cell.config.init_from in made
+        made.add(cell.config.run_dir)
+
+
+def test_all_cells_have_the_validation_images_of_the_dense_model():
+    assert {cell.config.cut_seed for cell in plan(CONFIG, axes(seeds=(1, 2)))} == {7}
+    other = dataclasses.replace(CONFIG, data_seed=3)
+    assert {cell.config.cut_seed for cell in plan(other, axes(seeds=(1, 2)))} == {3}
+
+
+def test_what_each_kind_of_cell_does():
+    dense, control, pruned = plan(CONFIG, axes(("harp", "dense_control"), seeds=(1,)))
+    assert (dense.method, dense.seed, dense.config.seed) == ("dense", 7, 7)
+    assert dense.config.stages == ("pretrain", "export", "evaluate") and dense.config.pretrain_epochs == 8
+    assert control.config.pretrain_epochs == 5 + 6 and control.config.init_from == dense.config.run_dir
+    assert pruned.config.stages == ("prune", "finetune", "export", "evaluate")
+    assert (pruned.config.method, pruned.config.target_sparsity, pruned.config.seed) == ("harp", 0.9, 1)
+    assert not pruned.config.measure_dense and dense.config.measure_dense
+
+
+def test_a_trained_model_is_the_dense_one(tiny_file):
+    for settings in ({"model": str(tiny_file)}, {"init_from": str(tiny_file)}):
+        dense, _ = plan(dataclasses.replace(CONFIG, **settings), axes())
+        assert dense.config.stages == ("export", "evaluate") and dense.model == tiny_file
+        assert dense.command().startswith(f"cp {tiny_file} runs/it/cells/dense_pgd/dense.keras && python -m")
+    with pytest.raises(HarpError, match="does not exist"):
+        plan(dataclasses.replace(CONFIG, init_from="nowhere"), axes())
+
+
+def test_a_command_says_all_that_its_cell_is(fresh_flags):
+    config = dataclasses.replace(
+        CONFIG, skip=("a b", 'c,"d"'), download=True, measure_dense=False, eps=1 / 3, seed=2, data_seed=0, width=0.5
+    )
+    cli_flags.define_settings()
+    arguments = train_arguments(config)
+    assert arguments[:2] == ["-m", "harp_tf.train"]
+    flags.FLAGS(["train", *arguments[2:]])
+    assert cli_flags.read_settings() == config
+
+
+def test_measuring_anew_leaves_nothing_to_what_was_stored():
+    _, cell = plan(dataclasses.replace(CONFIG, eval_steps=5), axes())
+    attacks, radii, limit = evaluate_arguments(cell)[3:]
+    assert (attacks, radii) == ("--attacks=pgd5", f"--eps_list={8 / 255}") and limit == f"--robust_limit={2**31 - 1}"
+
+
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        ((["harp", "magic"], ["0.9"], ["pgd"], ["0"]), "--methods must be some of harp.*magic"),
+        ((["harp", "harp"], ["0.9"], ["pgd"], ["0"]), "--methods must name at least one, and each once"),
+        ((["harp"], [], ["pgd"], ["0"]), "--sparsities must name at least one"),
+        ((["harp"], ["90%"], ["pgd"], ["0"]), "--sparsities must be numbers, received 90%"),
+        ((["harp"], ["0.9"], ["pgd"], ["0.5"]), "--seeds must be whole numbers"),
+    ],
+)
+def test_what_axes_refuse(texts, message):
+    with pytest.raises(HarpError, match=message):
+        Axes.parse(*texts)
+
+
+def test_settings_that_a_method_does_not_know_are_refused_before_anything_is_trained():
+    with pytest.raises(HarpError, match="granularity"):
+        plan(dataclasses.replace(CONFIG, granularity="channel"), axes(("harp", "lwm")))

@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from harp_tf.comparison.comparison import duration
+from harp_tf.types import HarpError
+
+
+def read(tmp_path) -> dict:
+    return json.loads((tmp_path / "compared" / "comparison.json").read_text())
+
+
+def statuses(tmp_path) -> dict[str, str]:
+    return {cell["name"]: cell["status"] for cell in read(tmp_path)["cells"]}
+
+
+def test_a_comparison_leaves_a_record_a_table_and_a_page(compare, stand_in, lines, tmp_path):
+    assert compare().run() == []
+    assert stand_in.cells == ["dense_pgd", "harp_90_pgd_seed0", "lwm_90_pgd_seed0"]
+    assert set(statuses(tmp_path).values()) == {"finished"}
+    folder = tmp_path / "compared"
+    assert (folder / "comparison.html").exists() and (folder / "plots" / "standing_pgd_90.svg").exists()
+    text = "\n".join(lines)
+    assert "[2/3] harp_90_pgd_seed0: natural 80.0 %, PGD-20 70.0 % in 0 s; about 0 s left" in text
+    assert "HARP 80.0 % wins, 30.0 points" in text
+    assert (folder / "cells" / "dense_pgd" / "log.txt").read_text() == "made up\n"
+
+
+def test_finished_cells_are_kept_and_others_join(compare, undrawn, stand_in, tmp_path):
+    compare().run()
+    stand_in.calls.clear()
+    assert compare(methods=("harp", "random"), seeds=(0, 1)).run() == []
+    assert stand_in.cells == ["random_90_pgd_seed0", "harp_90_pgd_seed1", "random_90_pgd_seed1"]
+    assert len(statuses(tmp_path)) == 6  # lwm, which was not asked for again, is still told of
+    harp, lwm, random = (g for g in read(tmp_path)["groups"] if g["target"] is not None)
+    assert (harp["method"], harp["seeds"]) == ("harp", [0, 1]) and lwm["seeds"] == [0] and random["seeds"] == [0, 1]
+    assert harp["natural"]["mean"] == pytest.approx(0.805) and harp["natural"]["sd"] == pytest.approx(0.01 / 2**0.5)
+
+
+def test_a_cell_that_fails_stops_no_other_and_is_tried_again(compare, undrawn, stand_in, lines, tmp_path):
+    stand_in.broken = {"harp_90_pgd_seed0"}
+    assert compare().run() == ["harp_90_pgd_seed0"]
+    assert statuses(tmp_path) == {
+        "dense_pgd": "finished",
+        "harp_90_pgd_seed0": "failed",
+        "lwm_90_pgd_seed0": "finished",
+    }
+    assert "FAILED harp_90_pgd_seed0: the model has no logits" in lines
+    stand_in.broken, stand_in.calls = set(), []
+    assert compare().run() == [] and stand_in.cells == ["harp_90_pgd_seed0"]
+    assert "message" not in read(tmp_path)["cells"][1]
+
+
+def test_without_its_dense_model_a_cell_is_not_tried(compare, undrawn, stand_in, tmp_path):
+    stand_in.broken = {"dense_pgd"}
+    failed = compare(losses=("pgd", "mart")).run()
+    assert failed == ["dense_pgd", "harp_90_pgd_seed0", "lwm_90_pgd_seed0"]
+    assert stand_in.cells == ["dense_pgd", "dense_mart", "harp_90_mart_seed0", "lwm_90_mart_seed0"]
+    assert read(tmp_path)["cells"][1]["message"] == "it starts from dense_pgd, which failed"
+
+
+def test_other_settings_of_training_are_refused_by_name(compare, undrawn, stand_in):
+    compare().run()
+    with pytest.raises(HarpError, match=r"--eps was 0.1 and is 0.2, --finetune_epochs was 4 and is 5"):
+        compare(eps=0.2, finetune_epochs=5)
+    assert len(stand_in.calls) == 3
+
+
+def test_other_attacks_measure_what_is_trained_anew(compare, undrawn, stand_in, tmp_path):
+    compare().run()
+    stand_in.calls.clear()
+    compare(attacks=("pgd20", "autoattack")).run()
+    assert [call[1] for call in stand_in.calls] == ["harp_tf.evaluate"] * 3
+    assert set(read(tmp_path)["groups"][0]["robust"]) == {"pgd20", "autoattack"}
+    stand_in.calls.clear()
+    compare().run()  # fewer attacks are there already
+    assert stand_in.calls == []
+
+
+def test_a_cell_that_ends_without_figures_has_failed(compare, undrawn, stand_in, monkeypatch):
+    monkeypatch.setattr(type(stand_in), "__call__", lambda *_: "")
+    assert compare().run() == ["dense_pgd", "harp_90_pgd_seed0", "lwm_90_pgd_seed0"]
+
+
+def test_a_record_that_is_none_is_refused(compare, undrawn, tmp_path):
+    compare()
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "comparison.json").write_text("[]")
+    with pytest.raises(HarpError, match="not the record of a comparison"):
+        compare()
+
+
+def test_budgets_count_the_shared_dense_model_too(compare, undrawn, tmp_path):
+    compare(methods=("harp", "dense_control")).run()
+    dense, control, harp = read(tmp_path)["groups"]
+    assert dense["epochs"] == {"dense": 2} and dense["passes"] == {"dense": 2 * 5 * 11}
+    assert control["epochs"] == {"dense": 2, "control": 3 + 4}
+    assert harp["epochs"] == {"dense": 2, "prune": 3} and harp["passes"]["prune"] == 3 * 5 * 11
+    assert harp["seconds"] == {"prune": 6.0}
+    assert harp["layers"]["conv/kernel"] == {"weights": 100, "kept": 40.0}
+
+
+@pytest.mark.parametrize("seconds, text", [(4.4, "4 s"), (100, "2 min"), (3700, "62 min"), (7500, "2 h 5 min")])
+def test_times_for_people(seconds, text):
+    assert duration(seconds) == text

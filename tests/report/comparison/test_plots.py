@@ -1,0 +1,41 @@
+from harp_tf.report import write_comparison_plots
+from harp_tf.report.comparison.plots import figures
+from harp_tf.report.comparison.read import read_comparison
+
+NAMES = {
+    "curve_pgd_natural", "curve_pgd_pgd20", "curve_pgd_autoattack", "standing_pgd_90", "layers_pgd_90",
+    "standing_pgd_97", "layers_pgd_97",
+}  # fmt: skip
+
+
+def test_every_picture_is_written_twice(compared, cells):
+    folder = compared([one for one in cells if one["sparsity"] in (None, 0.97)])
+    written = write_comparison_plots(folder)
+    assert sorted(path.name for path in written) == sorted(
+        f"{name}.{kind}" for name in ("standing_pgd_97", "layers_pgd_97") for kind in ("png", "svg")
+    )
+    assert all(path.stat().st_size > 2000 for path in written)
+
+
+def test_curves_have_a_point_per_sparsity_and_an_error(compared):
+    drawn, captions = figures(read_comparison(compared()))
+    assert set(drawn) == NAMES and NAMES <= set(captions)
+    (axes,) = drawn["curve_pgd_natural"].axes
+    names = [container.get_label() for container in axes.containers]
+    assert names == ["HARP", "global magnitude", "random"]
+    line, _, (bars,) = axes.containers[0]
+    assert [round(y, 6) for y in line.get_ydata()] == [77.0, 77.0]
+    (low, high), _ = ([y for _, y in segment] for segment in bars.get_segments())
+    assert high - low > 2 * 100 * (0.77 * 0.23 / 10_000) ** 0.5 * 0.99
+
+
+def test_the_most_robust_stands_on_top(compared):
+    drawn, _ = figures(read_comparison(compared()))
+    (axes,) = drawn["standing_pgd_90"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["HARP", "global magnitude", "random"]
+
+
+def test_methods_that_keep_the_same_share_a_line(compared):
+    drawn, _ = figures(read_comparison(compared()))
+    (axes,) = drawn["layers_pgd_90"].axes
+    assert [line.get_label() for line in axes.lines] == ["HARP", "global magnitude, random"]

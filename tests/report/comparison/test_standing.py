@@ -1,0 +1,58 @@
+import pytest
+
+from harp_tf.report.comparison.read import read_comparison
+from harp_tf.report.comparison.standing import difference, headline, standing, standings
+
+
+def group(method, mean, se, attack_mean=None):
+    measured = {"mean": mean, "se": se, "sd": None, "n": 1, "images": 1000}
+    robust = {} if attack_mean is None else {"pgd20": {**measured, "mean": attack_mean}}
+    return {"method": method, "natural": measured, "robust": robust}
+
+
+def test_a_win_is_more_than_one_standard_error_of_the_difference():
+    assert difference(group("a", 0.8, 0.03)["natural"], group("b", 0.7, 0.04)["natural"]) == pytest.approx((0.1, 0.05))
+    found = standing([group("lwm", 0.7, 0.04), group("harp", 0.7501, 0.03)], None)
+    assert found.winner == "harp" and found.leader["method"] == "harp"
+    found = standing([group("lwm", 0.7, 0.04), group("harp", 0.7499, 0.03)], None)
+    assert found.winner is None and [g["method"] for g in found.level] == ["lwm"]
+
+
+def test_it_is_said_in_words():
+    groups = [group("lwm", 0.7, 0.01), group("harp", 0.8, 0.01), group("random", 0.795, 0.01)]
+    assert standing(groups, None).sentence() == (
+        "natural: HARP 80.0 % and random 79.5 % are level, within one standard error; "
+        "the next, global magnitude, is 10.0 points (standard error 1.4) behind."
+    )
+    assert standing(groups[:2], None).sentence() == (
+        "natural: HARP 80.0 % wins, 10.0 points (standard error 1.4) ahead of global magnitude."
+    )
+    assert standing(groups[1:2], None).sentence() == "natural: HARP 80.0 %, the only method."
+
+
+def test_what_was_not_measured_does_not_stand():
+    groups = [group("lwm", 0.7, 0.01), group("harp", 0.6, 0.01, attack_mean=0.5)]
+    assert standing(groups, "pgd20").leader["method"] == "harp" and standing(groups, "cw") is None
+    assert standing([], None) is None
+
+
+def test_the_headline_counts_wins(compared):
+    record = read_comparison(compared())
+    assert [s.what for s in standings(record, "pgd", 0.97)] == ["natural", "AutoAttack"]
+    assert headline(record) == (
+        "HARP wins 3 of 4, 1 without a clear winner (natural and robust accuracy at each sparsity, by more than one "
+        "standard error)."
+    )
+
+
+def test_the_headline_claims_nothing_without_a_difference(compared, cells):
+    level = [one for one in cells if one["sparsity"] == 0.9 and one["method"] != "random"]
+    for one in level:
+        one["figures"]["natural"]["accuracy"] = 0.77
+        for measured in one["figures"]["robust"].values():
+            measured["accuracy"] = 0.6
+    assert headline(read_comparison(compared(level))) == (
+        "No clear winner in 2 comparisons: the best are within one standard error."
+    )
+    assert headline(read_comparison(compared(level[:1]))) == "One method; nothing to compare it with yet."
+    assert headline(read_comparison(compared([]))) == ""

@@ -1,0 +1,65 @@
+from harp_tf.report import comparison_table
+from harp_tf.report.comparison import table
+from harp_tf.report.comparison.read import read_comparison
+
+
+def test_the_terminal_gets_everything(compared):
+    text = comparison_table(compared())
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "method sparsity natural PGD-20 AutoAttack kept file seeds" in lines
+    assert "HARP 97.2 % 77.0 ± 1.4 67.0 ± 1.4 64.0 ± 1.4 560 11 kB 2" in lines
+    assert "dense control - 81.0 71.0 68.0 19,856 88 kB 1" in lines
+    assert "natural: HARP 77.0 % wins, 7.0 points (standard error 1.2) ahead of global magnitude." in lines
+    assert text.endswith(
+        "Accuracies in %, on 10,000 test images, under attack on 1,000; standard error up to 1.6 points. "
+        "± is the sample standard deviation over seeds. Not finished: random_97_0."
+    )
+
+
+def test_the_dense_models_are_told_of_first(compared):
+    assert table.unpruned(read_comparison(compared()), "pgd") == (
+        "Unpruned: dense: natural 78.0 %, AutoAttack 65.0 %; dense control, trained on for as many epochs as the "
+        "others: natural 81.0 %, AutoAttack 68.0 %."
+    )
+
+
+def test_budgets_are_compared(compared, cells):
+    record = read_comparison(compared())
+    text = table.equal_costs(record, "pgd")
+    assert "HARP, global magnitude, random: 11 epochs and 7,040 gradient passes" in text and "differ" in text
+    same = [one for one in cells if one["method"] != "dense_control"]
+    assert table.equal_costs(read_comparison(compared(same)), "pgd") == (
+        "All models got the same budget after the dense model they start from: 11 epochs and 7,040 gradient passes "
+        "over a batch."
+    )
+    rows = table.costs(record, "pgd")
+    assert rows[0] == [
+        "method", "dense, epochs", "control, epochs", "prune, epochs", "finetune, epochs", "gradient passes",
+        "training, s",
+    ]  # fmt: skip
+    assert rows[3] == ["HARP", "8", "-", "5", "6", "12,160", "126"]
+
+
+def test_sizes_are_a_column_per_sparsity(compared):
+    assert table.sizes(read_comparison(compared()), "pgd") == [
+        ["file, gzipped", "90.0 %", "97.0 %"],
+        ["dense", "88 kB, 66 kB", "88 kB, 66 kB"],
+        ["dense control", "88 kB, 66 kB", "88 kB, 66 kB"],
+        ["HARP", "11 kB, 7.7 kB", "11 kB, 7.7 kB"],
+        ["global magnitude", "11 kB, 7.8 kB", "11 kB, 7.8 kB"],
+        ["random", "11 kB, 7.8 kB", "-"],
+    ]
+
+
+def test_what_the_attacks_warn_of(compared, cells):
+    assert table.checks(read_comparison(compared())) == ""
+    for one in cells:
+        one["figures"]["warnings"] = ["too_few_samples"] + ["zero_gradients"] * (one["method"] == "dense")
+    assert table.checks(read_comparison(compared(cells))) == (
+        "The checks of the attacks warn, see the reports of the runs: too_few_samples in all; "
+        "zero_gradients in dense_0_0."
+    )
+
+
+def test_nothing_finished_is_a_table_too(compared):
+    assert comparison_table(compared([])) == ""
