@@ -37,11 +37,20 @@ SMALL_RUN = """\
 """
 
 
-EXPORT_FLAGS = ("quantize", "compact", "kit", "forms", "bench", "check_arm_sparse")
+EXPORT_FLAGS = ("quantize", "compact", "kit", "forms", "bench", "check_arm_sparse", "arm_sparse")
+COMPARE_FLAGS = ("methods", "sparsities", "losses", "seeds")
 
 
 def _forget_flags():
-    for name in (*RunConfig.__dataclass_fields__, "target", "output", "sparse", "save_adversarial", *EXPORT_FLAGS):
+    for name in (
+        *RunConfig.__dataclass_fields__,
+        "target",
+        "output",
+        "sparse",
+        "save_adversarial",
+        *EXPORT_FLAGS,
+        *COMPARE_FLAGS,
+    ):
         if name in flags.FLAGS:
             delattr(flags.FLAGS, name)
     flags.FLAGS.unparse_flags()
@@ -85,11 +94,13 @@ def program(fresh_flags, monkeypatch, capsys):
     return run
 
 
-def in_a_new_process(*arguments: str, cwd: Path = ROOT, path: str = str(ROOT)) -> Ended:
+def in_a_new_process(*arguments: str, cwd: Path = ROOT, path: str = str(ROOT), seconds: float = 300) -> Ended:
     """Runs `python ARGUMENTS...` as a user does; starting TensorFlow costs seconds, so use it sparingly."""
     environment = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

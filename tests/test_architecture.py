@@ -14,15 +14,16 @@ import update_build  # noqa: E402
 
 # From the ground up; a room imports from the levels below its own.
 LEVELS = [
-    {"types"},
+    {"types", "reading"},
     {"keras_backend"},
     {"compression", "configured", "files"},
     {"layers", "strategies", "attacks", "losses", "models", "data"},
     {"training", "baselines", "compaction", "deploy", "report"},
     {"config"},
+    {"run_record"},
     {"run_dir"},
-    {"fitting", "measure", "pruning"},
-    {"cli_flags", "pipeline"},
+    {"fitting", "measure", "pruning", "workers"},
+    {"cli_flags", "pipeline", "comparison"},
     {"train", "evaluate", "export", "compare"},
     {"harp_tf"},  # the package's __init__.py: the public names
 ]
@@ -30,6 +31,7 @@ LEVELS = [
 NEIGHBOURS = {
     ("layers", "strategies"),  # prune() asks a strategy for the rates that its layers start from
     ("attacks", "losses"),  # what an attack maximises is a loss
+    ("baselines", "training"),  # a method that trains weights is a training of its own
 }
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 from absl import flags
@@ -196,12 +197,12 @@ def test_a_target_brings_its_settings_and_flags_take_their_place(parsed, stored)
     )
 
 
-def test_overwrite_is_never_taken_from_a_run(parsed, stored):
-    run_dir = stored(overwrite=True)
+def test_restart_is_never_taken_from_a_run(parsed, stored):
+    run_dir = stored(restart=True)
     parsed(f"--target={run_dir}", target=True)
-    assert cli_flags.settings_for_target("evaluate").overwrite is False
-    parsed(f"--target={run_dir}", "--overwrite", target=True)
-    assert cli_flags.settings_for_target("export").overwrite is False
+    assert cli_flags.settings_for_target("evaluate").restart is False
+    parsed(f"--target={run_dir}", "--restart", target=True)
+    assert cli_flags.settings_for_target("export").restart is False
 
 
 def test_settings_that_later_versions_dropped_are_ignored(parsed, stored):
@@ -269,3 +270,20 @@ def test_names_of_files_are_for_a_file_as_target(refused, stored):
     run_dir = stored()
     for flag in ("--output=x.tflite", "--nosparse"):
         assert "a run directory has its own file names" in refused(f"--target={run_dir}", flag, name="export")
+
+
+def test_flagfiles_that_never_end(refused, tmp_path):
+    (tmp_path / "again").write_text(f"--flagfile={tmp_path / 'again'}\n")
+    assert "More than 1000 flagfiles" in refused(f"--flagfile={tmp_path / 'again'}")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "outer").write_text(f"--flagfile={tmp_path / 'pipe'}\n")
+    for name in ("pipe", "outer"):
+        assert "Not a regular file" in refused(f"--flagfile={tmp_path / name}")
+    assert "Not a regular file" in refused("--flagfile", "/dev/zero")
+
+
+def test_null_bytes_in_a_flagfile(refused, tmp_path):
+    (tmp_path / "a").write_bytes(b"--run_dir=a\0b\n")
+    assert "run_dir must be a text without null bytes" in refused(f"--flagfile={tmp_path / 'a'}")
+    (tmp_path / "b").write_bytes(b"--flagfile=a\0b\n")
+    assert "null byte" in refused(f"--flagfile={tmp_path / 'b'}")

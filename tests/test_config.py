@@ -16,6 +16,10 @@ UPPER = [name for name in BOUNDED if FIELDS[name].metadata["high"] is not None]
 # The smallest and the largest legal value of every number, so that a bound cannot move unnoticed.
 LIMITS = {
     "seed": (0, 2**31 - 1),
+    "data_seed": (0, 2**31 - 1),
+    "checkpoint_minutes": (0, None),
+    "checkpoint_keep": (1, None),
+    "devices": (1, None),
     "validation_fraction": (0.001, 0.9),
     "train_limit": (1, None),
     "test_limit": (1, None),
@@ -32,6 +36,7 @@ LIMITS = {
     "floor_factor": (1e-6, 0.999),
     "gamma": ("open", None),
     "batch_size": (1, None),
+    "accumulate": (1, None),
     "momentum": (0, 0.9999),
     "weight_decay": (0, None),
     "warmup_epochs": (0, None),
@@ -84,7 +89,10 @@ def test_the_largest_value_is_legal_and_above_it_nothing(name):
 def test_without_an_upper_bound_large_values_are_legal(name):
     large = 2**31 - 1 if setting_type(FIELDS[name]) is int else 1e9
     assert LIMITS[name][1] is None
-    assert getattr(RunConfig(**{"norm": "l2", "pretrain_epochs": 2**31 - 1, name: large}), name) == large
+    assert (
+        getattr(RunConfig(**{"norm": "l2", "pretrain_epochs": 2**31 - 1, "batch_size": 2**31 - 1, name: large}), name)
+        == large
+    )
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -13,6 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ import harp_tf
 from harp_tf import attacks, losses
 from harp_tf.keras_backend import require_tensorflow
 from harp_tf.layers import graph, pruned_class
-from harp_tf.training import StopOnNaN
+from harp_tf.training import StopOnNaN, WatchMemory, require_disk
 from harp_tf.types import HarpError
 from tests.layers.uncopyable import Lazy, Subclass
 
@@ -44,13 +45,17 @@ FILES = [
     "harp_tf/losses/__init__.py",
     "harp_tf/losses/base.py",
     "harp_tf/losses/free_at.py",
+    "harp_tf/training/accumulation.py",
     "harp_tf/training/adversarial_model.py",
     "harp_tf/training/callbacks.py",
     "harp_tf/training/input_checks.py",
+    "harp_tf/training/resources.py",
     "harp_tf/training/saving.py",
+    "harp_tf/training/watchdogs.py",
 ]
 NOT_REACHED = {
     "Keras cannot be imported with the backend",  # in a process of its own: test_keras_backend.py
+    "The figures of an epoch could not be written",  # on a full disk: training/test_callbacks.py
 }
 
 
@@ -230,6 +235,17 @@ def diverged() -> None:
     callback.on_epoch_end(0, {"loss": float("nan")})
 
 
+def out_of_disk() -> None:
+    with mock.patch("shutil.disk_usage", return_value=mock.Mock(free=2_000)):
+        require_disk("runs/run", 5_000_000, "The stage prune")
+
+
+def out_of_memory() -> None:
+    Path("proc").mkdir()
+    Path("proc", "meminfo").write_text("MemTotal: 8388608 kB\nMemAvailable: 8192 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n")
+    WatchMemory(1, every=1, root=".").on_train_batch_end(0)
+
+
 class TwoOutputs(Subclass):
     def call(self, inputs):
         return [self.dense(inputs), self.dense(inputs)]
@@ -270,12 +286,16 @@ FIT: dict[str, Callable[[], object]] = {
     ).train_on_batch(IMAGES, np.array([0, 1])),
     "weight decay": lambda: trainer_of(weight_decay=-1.0),
     "seed": lambda: trainer_of(seed="today"),
+    "no parts": lambda: trainer_of(accumulate=0),
+    "a batch that does not divide": lambda: trainer_of(accumulate=3).train_on_batch(IMAGES, np.array([0, 1])),
     "no callback": lambda: fit(network=prune()),
     "gamma": lambda: harp_tf.StepwiseRegularization(0),
     "gamma of a dense network": lambda: fit(callbacks=[harp_tf.StepwiseRegularization()]),
     "KeepBest without validation": lambda: fit(callbacks=[harp_tf.KeepBest()]),
     "KeepBest of another model": lambda: with_model(harp_tf.KeepBest(), small()),
     "a loss that is no number": diverged,
+    "a full disk": out_of_disk,
+    "no memory": out_of_memory,
     "no labels": lambda: trainer_of().fit(IMAGES),
     "images in a list": lambda: fit([IMAGES, IMAGES]),
     "images of another size": lambda: fit(np.zeros((2, 28, 28), np.float32)),

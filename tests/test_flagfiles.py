@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from absl import flags
 
-from harp_tf import attacks, cli_flags, layers, losses, models, training
+from harp_tf import attacks, cli_flags, compare, comparison, layers, losses, models, training
 from harp_tf.config import STAGES, RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "flags").rglob("*") if path.is_file())
-EXPERIMENTS = [name for name in FILES if not name.startswith("flags/base/")]
+COMPARISONS = [name for name in FILES if name.startswith("flags/compare_")]
+EXPERIMENTS = [name for name in FILES if not name.startswith("flags/base/") and name not in COMPARISONS]
 
 # Shape of an image and number of classes of the data sets that the flagfiles name; they need not be here.
 DATASETS = {
@@ -28,12 +29,14 @@ DATASETS = {
 
 @pytest.fixture
 def parse(fresh_flags, monkeypatch):
-    """Reads a flagfile as `python -m harp_tf.train --flagfile=...` does from the root of the repository."""
+    """Reads a flagfile as `harp_tf.train`, or `harp_tf.compare`, does from the root of the repository."""
     monkeypatch.chdir(ROOT)
 
     def read(name: str) -> RunConfig:
         fresh_flags()
         cli_flags.define_settings()
+        if name in COMPARISONS:
+            compare.define_axes()
         assert flags.FLAGS(["train", f"--flagfile={name}"]) == ["train"]
         return cli_flags.read_settings()
 
@@ -57,7 +60,7 @@ def header(name: str) -> dict[str, str]:
 
 
 def test_only_flagfiles_lie_there():
-    assert len(EXPERIMENTS) > 50 and all(name.endswith(".flags") for name in FILES)
+    assert len(EXPERIMENTS) > 50 and len(COMPARISONS) > 2 and all(name.endswith(".flags") for name in FILES)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -65,11 +68,12 @@ def test_it_parses_and_is_legal(name, parse):
     assert parse(name).dataset in DATASETS, "add the data set's shape and classes to this test"
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EXPERIMENTS + COMPARISONS)
 def test_the_header_tells_purpose_command_time_and_result(name):
     found = header(name)
     assert list(found) in (["Purpose", "Command", "Time", "Result"], ["Purpose", "Command", "Needs", "Time", "Result"])
-    assert re.fullmatch(rf"python -m harp_tf\.train --flagfile={re.escape(name)}( --[\w=./]+)*", found["Command"])
+    program = "compare" if name in COMPARISONS else "train"
+    assert re.fullmatch(rf"python -m harp_tf\.{program} --flagfile={re.escape(name)}( --[\w=./]+)*", found["Command"])
     assert all(len(text) > 10 for text in found.values())
 
 
@@ -107,6 +111,19 @@ def test_experiments_do_not_share_a_run_directory_and_start_from_a_run_that_fits
         assert origin.init_from is None, f"{name} starts from a run that has no dense model of its own"
         same = ["dataset", "model", "width", "loss", "norm", "eps", "seed", "validation_fraction", "train_limit"]
         assert [getattr(config, key) for key in same] == [getattr(origin, key) for key in same], name
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_a_comparison_is_legal_and_has_a_directory(name, parse):
+    config = parse(name)
+    cells = comparison.plan(config, compare.read_axes(config))
+    assert {cell.loss for cell in cells} == {"pgd"} and config.eps == 0.1 and config.dataset in DATASETS
+    main = name.replace("_seeds.flags", ".flags")  # adds to what the other has made
+    assert config.run_dir == f"runs/{main.removeprefix('flags/').removesuffix('.flags')}"
+    if main == name:
+        sparsities = {cell.sparsity for cell in cells if cell.sparsity}
+        assert {cell.method for cell in cells} == {*comparison.CHOICES, "dense"}
+        assert len(cells) == 2 + (len(comparison.CHOICES) - 1) * len(sparsities)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

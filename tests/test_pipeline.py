@@ -52,7 +52,7 @@ def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines, capsy
 def test_from_a_run_directory_with_its_learned_rates(tiny, small_run):
     before = contents(small_run[0])
     learned = small_run[0] / "rates.json"
-    run = tiny(init_from=str(small_run[0]), strategy=str(learned), mode="score", target_sparsity=0.95)
+    run = tiny(init_from=str(small_run[0]), strategy=str(learned), method="hydra", target_sparsity=0.95)
     run.run()
     original, mine = kernels(small_run[0] / "dense.keras"), kernels(run.dir / "dense.keras")
     pruned = kernels(run.dir / "pruned.keras")
@@ -97,10 +97,13 @@ def test_a_trained_file_is_not_pretrained_and_test_images_wait_for_evaluate(prog
     assert [line["stage"] for line in metrics(tmp_path / "run")] == ["prune", "finetune"]
     original, mine = kernels(tiny_file), kernels(tmp_path / "run" / "dense.keras")
     assert all((mine[name] == original[name]).all() for name in original)
-    # Once more, it is a run that begins anew, and would replace this one.
+    # Once more, nothing is left to do.
     before = contents(tmp_path / "run")
-    assert "holds an earlier run" in program("train", f"--model={tiny_file}", *flags).error
-    assert contents(tmp_path / "run") == before
+    ended = program("train", f"--model={tiny_file}", *flags)
+    assert ended.status == 0 and "Nothing is left to do" in ended.out and "pruned (.tflite)" in ended.out
+    after = contents(tmp_path / "run")
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"config.json", "report.html"} and set(before) == set(after)
 
 
 def test_finetuning_a_run_in_a_new_directory_says_its_rates(tiny, tmp_path):
@@ -108,13 +111,15 @@ def test_finetuning_a_run_in_a_new_directory_says_its_rates(tiny, tmp_path):
     origin.mkdir()
     network = layers.prune(tiny_model(), 0.8, initial_rate=0.1, verbose=False)
     save_keras(network, origin / "scored.keras")
-    run = tiny(init_from=str(origin), stages=("finetune",), target_sparsity=0.5, mode="score")
+    (origin / "rates.json").write_text('{"method": "harp", "strategy": "erk", "layers": {}}')
+    run = tiny(init_from=str(origin), stages=("finetune",), target_sparsity=0.5, method="hydra")
     run.run()
     rates = read(run.dir / "rates.json")
     # Those of the network, not of the flags, which cannot change it any more.
     expected = {path: row["kept"] for path, row in layers.rate_table(network).items()}
     assert counts(rates) == expected
     assert (rates["target_sparsity"], rates["mode"], rates["weights"]) == (0.8, "harp", WEIGHTS)
+    assert (rates["method"], rates["strategy"]) == ("harp", "erk")
     assert rates["budget"] == math.floor(0.2 * WEIGHTS)
     nonzeros = {f"{name}/kernel": (kernel != 0).sum() for name, kernel in kernels(run.dir / "pruned.keras").items()}
     assert nonzeros == expected

@@ -14,15 +14,15 @@ from tests.runs import WEIGHTS, counts, metrics, read, tiny_model
 pytestmark = pytest.mark.usefixtures("no_plots")
 
 
-def test_score_mode_keeps_the_rates_of_a_file_that_was_read_at_the_start(tiny, tmp_path):
+def test_hydra_keeps_the_rates_of_a_file_that_was_read_at_the_start(tiny, tmp_path):
     path = tmp_path / "rates.json"
     path.write_text(json.dumps({"first/kernel": 0.5, "second/kernel": 0.05, "last/kernel": 0.05}))
-    run = tiny(strategy=str(path), mode="score")
+    run = tiny(strategy=str(path), method="hydra")
     path.unlink()  # hours before the prune stage begins
     run.run()
     rates = read(run.dir / "rates.json")
     assert counts(rates) == {"first/kernel": 36, "second/kernel": 58, "last/kernel": 128}
-    assert (rates["mode"], rates["projected"], rates["kept"]) == ("score", False, 222)
+    assert (rates["method"], rates["mode"], rates["projected"], rates["kept"]) == ("hydra", "score", False, 222)
     assert rates["kept"] <= rates["budget"] == math.floor(0.1 * WEIGHTS)
     scored = keras.models.load_model(run.dir / "scored.keras")
     initial = layers.prune(tiny_model(), 0.9, mode="score", verbose=False)
@@ -30,8 +30,8 @@ def test_score_mode_keeps_the_rates_of_a_file_that_was_read_at_the_start(tiny, t
         assert (np.asarray(a.scores.scores) != np.asarray(b.scores.scores)).any()
 
 
-def test_rate_mode_keeps_its_initial_scores(tiny):
-    run = tiny(mode="rate")
+def test_the_method_rate_keeps_its_initial_scores(tiny):
+    run = tiny(method="rate")
     run.run()
     assert read(run.dir / "rates.json")["mode"] == "rate"
     scored = keras.models.load_model(run.dir / "scored.keras")

@@ -4,7 +4,12 @@ import tensorflow as tf
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Softmax cross-entropy, float32 [n]."""
+    """Softmax cross-entropy, float32 [n].
+
+    Args:
+        logits: float32 [n, classes].
+        labels: int32 [n].
+    """
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
