@@ -37,7 +37,14 @@ SAMPLES = {
     "KernelScores": lambda: KernelScores((3, 4), 3, 0.1, 0.5, name="k", trainable=False),
     "ChannelScores": lambda: ChannelScores(8, 0.1, 0.5, 4, name="c", trainable=False),
     "AdversarialModel": lambda: harp_tf.AdversarialModel(
-        network(), "trades", attacks.PGD(eps=0.1), weight_decay=0.2, seed=7, name="trainer", dtype="bfloat16"
+        network(),
+        "trades",
+        attacks.PGD(eps=0.1),
+        weight_decay=0.2,
+        seed=7,
+        accumulate=2,
+        name="trainer",
+        dtype="bfloat16",
     ),
 }
 
@@ -81,9 +88,11 @@ def test_no_class_is_forgotten():
     for base in saved_by_keras:
         for cls in subclasses(base):
             concrete = cls.__module__.startswith("harp_tf.") and not inspect.isabstract(cls)
+            if cls.__module__.startswith("harp_tf.baselines."):
+                continue  # a run makes them of its settings, and its checkpoints hold variables alone
             if not getattr(cls, "base_class", keras.layers.Layer).__module__.startswith("keras."):
                 continue  # the pruned form of a layer that another test registers
-            if concrete and cls.__name__ not in ("Scores", "PrunedLayer"):  # bases of classes that are saved
+            if concrete and cls.__name__ not in ("Scores", "PrunedLayer", "KerasUnderStrategies"):  # bases of classes that are saved
                 assert cls.__name__ in OWN or "composite" in cls.__module__, f"{cls} is not registered with Keras"
 
 

@@ -243,7 +243,7 @@ def out_of_disk() -> None:
 def out_of_memory() -> None:
     Path("proc").mkdir()
     Path("proc", "meminfo").write_text("MemTotal: 8388608 kB\nMemAvailable: 8192 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n")
-    WatchMemory(1, every=1, root=".").on_train_batch_end(0)
+    WatchMemory(1, every=1, root=".").on_train_batch_begin(0)
 
 
 class TwoOutputs(Subclass):

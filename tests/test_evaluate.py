@@ -32,7 +32,9 @@ def test_evaluate_adds_an_attack_and_loses_none(program, copy):
         assert {name: new[key][name] for name in same} == {name: old[key][name] for name in same}
     after = contents(copy)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"results.json", "report.html", "plots/adversarial_examples.png"}
+    # The last one has the checksums of what the stages left.
+    assert changed == {"results.json", "report.html", "plots/adversarial_examples.png", "config.json"}
+    assert read(copy / "config.json")["flags"] == json.loads(before["config.json"])["flags"]
     assert "PGD-2" in ended.out and "PGD-3" in ended.out and "pruned (.tflite)" in ended.out
 
 
@@ -45,7 +47,8 @@ def test_evaluate_again_gives_the_same_figures_and_never_restarts(program, copy)
     assert program("evaluate", f"--target={copy}").status == 0
     after = contents(copy)
     assert set(after) == set(before)
-    assert {name for name in before if before[name] != after[name]} <= {"report.html"}
+    assert {name for name in before if before[name] != after[name]} <= {"report.html", "config.json"}
+    assert read(copy / "config.json")["flags"] == config["flags"]
 
 
 @pytest.mark.parametrize("name", ["dense", "scored"])

@@ -132,7 +132,16 @@ def test_a_run_by_channels(tiny):
 def test_every_setting_is_used():
     """A flag that nobody reads would be a promise that nobody keeps."""
     folder = pipeline.Path(pipeline.__file__).parent
-    files = ("pipeline.py", "fitting.py", "pruning.py", "measure.py", "run_dir.py", "train.py", "config.py")
+    files = (
+        "pipeline.py",
+        "fitting.py",
+        "workers.py",
+        "pruning.py",
+        "measure.py",
+        "run_dir.py",
+        "train.py",
+        "config.py",
+    )
     sources = "".join((folder / name).read_text() for name in files)
     for name in RunConfig.__dataclass_fields__:
         assert any(f"{owner}.{name}" in sources for owner in ("config", "c", "self")), name

@@ -80,7 +80,9 @@ def test_metrics_have_a_line_per_epoch(metrics):
     always |= {"val_natural_accuracy", "val_adversarial_accuracy"}
     for line in metrics:
         masked = line["stage"] != "pretrain"
-        assert set(line) == {"stage", "epoch", "seconds", "logs"} | ({"rates"} if line["stage"] == "prune" else set())
+        wanted = {"stage", "epoch", "seconds", "logs"} | ({"rates"} if line["stage"] == "prune" else set())
+        assert wanted <= set(line) <= wanted | {"warnings"}
+        assert all(warning["text"] for warning in line.get("warnings", []))
         assert always <= set(line["logs"]) and line["seconds"] > 0
         assert ({"hw_loss", "gamma", "rate"} <= set(line["logs"])) == masked
         assert all(isinstance(value, float) and math.isfinite(value) for value in line["logs"].values())
