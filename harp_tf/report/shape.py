@@ -25,7 +25,11 @@ def _finite(value: Any) -> bool:
     return is_number(value) and abs(value) <= 1e300
 
 
-number = Kind("a number", lambda value: is_number(value) and abs(value) != math.inf)
+def _plottable(value: Any) -> bool:
+    return is_number(value) and (isinstance(value, float) or abs(value) < 2**63)  # an int may be too large for a float
+
+
+number = Kind("a number", lambda value: _plottable(value) and abs(value) != math.inf)
 positive = Kind("a number above 0", lambda value: _finite(value) and value > 0)
 share = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
 count = Kind(
@@ -34,7 +38,7 @@ count = Kind(
 several = Kind("a whole number of at least 1", lambda value: count.holds(value) and value > 0)
 text = Kind("a text", lambda value: isinstance(value, str))
 
-LOGS = {ANY: Kind("a number", is_number)}  # a loss may be infinite
+LOGS = {ANY: Kind("a number", _plottable)}  # a loss may be infinite
 EPOCH = {"stage!": text, "epoch!": Kind(count.text, lambda value: count.holds(value) and value < 2**31), "logs": LOGS}
 EPOCH["rates"] = {ANY: Kind("a number above 0 and at most 1", lambda value: share.holds(value) and value > 0)}
 
@@ -57,6 +61,10 @@ _MEASURED = {
     "checks!": [{"check!": text, "warning!": text}],
     "stages": {ANY: share},
 }
+_CURVE = (
+    {"eps!": [number], "robust_accuracy!": [share], "norm!": text},
+    Kind("as many radii as accuracies", lambda curve: len(curve["eps"]) == len(curve["robust_accuracy"])),
+)
 RESULT = {
     "natural_accuracy": share,
     "balanced_accuracy": share,
@@ -69,7 +77,7 @@ RESULT = {
     "file_bytes": count,
     "gzip_bytes": count,
     "attacks": {ANY: [_MEASURED]},
-    "security_curve": {ANY: {"eps!": [number], "robust_accuracy!": [share], "norm!": text}},
+    "security_curve": {ANY: _CURVE},
 }
 RESULTS = {ANY: RESULT}
 
@@ -84,7 +92,7 @@ def check(path: Path, value: Any, shape: Any, place: str = "") -> None:
         path: the file, for the message.
         value: of a JSON file.
         shape: a `Kind`; or [shape of every item]; or {name: shape}, in which `ANY` is every other name, and a name that
-            ends in "!" must be there.
+            ends in "!" must be there; or several shapes in a tuple, all of which must hold.
         place: where the value is in the file, for the message.
 
     Raises:
@@ -93,6 +101,9 @@ def check(path: Path, value: Any, shape: Any, place: str = "") -> None:
     if isinstance(shape, Kind):
         if not shape.holds(value):
             _refuse(path, place, shape.text, value)
+    elif isinstance(shape, tuple):
+        for part in shape:
+            check(path, value, part, place)
     elif isinstance(shape, list):
         if not isinstance(value, list):
             _refuse(path, place, "a list", value)
