@@ -36,7 +36,14 @@ count = Kind(
     "a whole number of at least 0", lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**63
 )
 several = Kind("a whole number of at least 1", lambda value: count.holds(value) and value > 0)
-text = Kind("a text", lambda value: isinstance(value, str))
+
+
+def _is_text(value: Any) -> bool:
+    """Halves of a surrogate pair, which JSON can spell, cannot be drawn or written."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+text = Kind("a text", _is_text)
 
 LOGS = {ANY: Kind("a number", _plottable)}  # a loss may be infinite
 EPOCH = {"stage!": text, "epoch!": Kind(count.text, lambda value: count.holds(value) and value < 2**31), "logs": LOGS}
@@ -116,6 +123,8 @@ def check(path: Path, value: Any, shape: Any, place: str = "") -> None:
             if name.endswith(_NEEDED) and name[:-1] not in value:
                 _refuse(path, f"{place}.{name[:-1]}", "there", None)
         for name, item in value.items():
+            if not _is_text(name):
+                _refuse(path, place, "an object whose names are texts", name)
             inner = shape.get(f"{name}{_NEEDED}")
             if inner is None and item is not None:
                 inner = shape.get(name, shape.get(ANY))

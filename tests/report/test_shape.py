@@ -31,6 +31,7 @@ def test_what_is_missing_null_or_unknown_is_accepted():
         ({"flags": {"eps": float("inf")}}, shape.CONFIG, "'flags.eps' must be a number of at least 0"),
         ({"stage": "prune", "epoch": -1}, shape.EPOCH, "'epoch' must be a whole number of at least 0"),
         ({"stage": "prune"}, shape.EPOCH, "'epoch' must be there"),
+        ({"dense": {"robust_accuracy": {"\udcff": 0.5}}}, shape.RESULTS, "an object whose names are texts"),
         ({"stage": "prune", "epoch": 0, "logs": {"loss": 10**400}}, shape.EPOCH, "'logs.loss' must be a number"),
         (
             {"dense": {"security_curve": {"cw": {"eps": [0.1], "robust_accuracy": [0.9, 0.1], "norm": "linf"}}}},
