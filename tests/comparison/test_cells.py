@@ -4,9 +4,11 @@ import pytest
 from absl import flags
 
 from harp_tf import cli_flags
-from harp_tf.comparison import Axes, plan
+from harp_tf.comparison import CHOICES, Axes, plan
 from harp_tf.comparison.cells import evaluate_arguments, train_arguments
 from harp_tf.config import RunConfig
+from harp_tf.report import labels
+from harp_tf.report.comparison import plots
 from harp_tf.types import HarpError
 
 CONFIG = RunConfig(run_dir="runs/it", pretrain_epochs=8, prune_epochs=5, finetune_epochs=6, seed=7)
@@ -88,3 +90,9 @@ def test_what_axes_refuse(texts, message):
 def test_settings_that_a_method_does_not_know_are_refused_before_anything_is_trained():
     with pytest.raises(HarpError, match="granularity"):
         plan(dataclasses.replace(CONFIG, granularity="channel"), axes(("harp", "lwm")))
+
+
+def test_every_method_has_a_name_and_a_line_of_its_own_in_the_report():
+    assert set(CHOICES) <= set(labels.METHODS) and set(CHOICES) <= set(plots.STYLES)
+    assert len(set(labels.METHODS.values())) == len(labels.METHODS)
+    assert len({plots.STYLES[method] for method in CHOICES}) == len(CHOICES)
