@@ -8,7 +8,6 @@ which goes through one side and then the other. The first chunk pays for tracing
 Writes benchmarks/results/attack_cost/NAME.json after every chunk.
 """
 
-import argparse
 import json
 import os
 
@@ -19,18 +18,10 @@ from harp_tf import attacks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--peer", required=True)
-    parser.add_argument("--data", default="idx:/usr/share/datasets/fashion-mnist")
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--first", type=int, default=5000)
-    parser.add_argument("--samples", type=int, default=1000)
+    parser = attack_sides.parser_of(
+        __doc__, "fmnist", "idx:/usr/share/datasets/fashion-mnist", first=5000, samples=1000
+    )
     parser.add_argument("--chunks", type=int, default=5)
-    parser.add_argument("--eps", type=float, default=0.1)
-    parser.add_argument("--norm", default="linf")
-    parser.add_argument("--stages", default=",".join(attack_sides.STAGES))
-    parser.add_argument("--name", default="fmnist")
     arguments = parser.parse_args()
     attack_sides.one_thread()
 

@@ -8,7 +8,6 @@ to classes - 1 are attacked. With fewer than four classes the official APGD-T ra
 code with the margin in place of its loss, as we do. Writes benchmarks/results/attack_parity/NAME.json after every seed.
 """
 
-import argparse
 import json
 import statistics
 
@@ -26,18 +25,8 @@ def summary(counts: list[list[int]]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--peer", required=True)
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=300)
-    parser.add_argument("--eps", type=float, default=0.1)
-    parser.add_argument("--norm", default="linf")
-    parser.add_argument("--stages", default=",".join(attack_sides.STAGES))
+    parser = attack_sides.parser_of(__doc__, "digits", "digits", first=0, samples=300)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--name", default="digits")
     arguments = parser.parse_args()
     attack_sides.one_thread()
 

@@ -4,6 +4,7 @@ Ours runs in this process; the official code (its package pyautoattack) in an en
 attack_peer.py. Both are held to one thread.
 """
 
+import argparse
 import json
 import os
 import re
@@ -21,6 +22,22 @@ from harp_tf.run_dir import surroundings
 
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+def parser_of(doc: str | None, name: str, data: str, first: int, samples: int) -> argparse.ArgumentParser:
+    """The flags that every program with both sides has; the given values are the defaults of its own."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--peer", required=True)
+    parser.add_argument("--data", default=data)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--first", type=int, default=first)
+    parser.add_argument("--samples", type=int, default=samples)
+    parser.add_argument("--eps", type=float, default=0.1)
+    parser.add_argument("--norm", default="linf")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--name", default=name)
+    return parser
 
 
 def one_thread() -> None:

@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from harp_tf import cli_flags, comparison, data
+from harp_tf import cli_flags, comparison, pipeline
 from harp_tf.config import RunConfig
 from harp_tf.types import HarpError
 
@@ -26,16 +26,7 @@ def main() -> None:
             raise HarpError(f"--{name} is for single runs, and this is a comparison. {advice}")
     config = cli_flags.read_settings()
     axes = read_axes(config)
-    splits = data.load(
-        config.dataset,
-        seed=config.cut_seed,
-        validation_fraction=config.validation_fraction,
-        train_limit=config.train_limit,
-        test_limit=config.test_limit,
-        download=config.download,
-        data_dir=config.data_dir,
-    )
-    steps = splits.train.steps_per_epoch(config.batch_size)
+    steps = pipeline.load_data(config).train.steps_per_epoch(config.batch_size)
     if comparison.Comparison(config, axes, steps).run():
         sys.exit(1)
 

@@ -219,6 +219,11 @@ class RunConfig:
                 )
 
     @property
+    def evaluated_attacks(self) -> tuple[str, ...]:
+        """Names of the attacks of the final evaluation."""
+        return self.attacks or (f"pgd{self.eval_steps}",)
+
+    @property
     def cut_seed(self) -> int:
         """Seed of the cut into training and validation images."""
         return self.seed if self.data_seed is None else self.data_seed

@@ -8,9 +8,10 @@ from harp_tf import cli_flags, layers, models, pipeline, report
 from harp_tf.files import write_json
 from harp_tf.measure import Figures, Measurement
 from harp_tf.reading import read_json
+from harp_tf.run_dir import TFLITE_FILES
 from harp_tf.types import HarpError
 
-_TWINS = {file: f"{name}.keras" for name, file in pipeline.TFLITE_FILES.items()}
+_TWINS = {file: f"{name}.keras" for name, file in TFLITE_FILES.items()}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from harp_tf import attacks, cli_flags, compaction, deploy, files, layers, models, pipeline
+from harp_tf import attacks, cli_flags, compaction, deploy, files, layers, measure, models, pipeline
 from harp_tf.types import HarpError
 
 _BATCH = 256
@@ -70,7 +70,7 @@ def _write_kit(run: pipeline.Run) -> None:
         raise HarpError(f"A phone kit is made of a pruned model; {run.dir} holds no pruned.keras. Prune first.")
     natural = _arrays(run.data.test.batches(_BATCH))
     images, labels = (array[: run.config.robust_limit] for array in natural)
-    logits = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    logits, predict = measure.logits_of(model), measure.predictor_of(model)
     everyone = {"pruned": np.ones(len(labels), bool)}  # attacked, though the model may err on the clean image already
     sets = {"natural": natural}
     direct = attacks.black_box_parts(run.final_attacks)
@@ -78,8 +78,8 @@ def _write_kit(run: pipeline.Run) -> None:
         if name in direct:
             continue
         engine = attacks.Engine(attack, logits, images.shape[1:], run.data.num_classes, chunk=_BATCH)
-        predictors = {"pruned": lambda x: logits(x).numpy()}
-        outcome = engine.run(images, labels, np.arange(len(labels)), predictors, everyone, seed=run.config.seed)
+        places = np.arange(len(labels))
+        outcome = engine.run(images, labels, places, {"pruned": predict}, everyone, seed=run.config.seed)
         sets[name] = (outcome.adversarial, labels)
     trials = {
         f"{name} on the file": _trial(attack, images, labels, run.data.num_classes, run.config.seed)
@@ -89,7 +89,7 @@ def _write_kit(run: pipeline.Run) -> None:
         name: float(np.mean(model.predict(images, batch_size=_BATCH, verbose=0).argmax(-1) == labels))
         for name, (images, labels) in sets.items()
     }
-    keras_accuracy |= {name: trial.accuracy(lambda x: logits(x).numpy()) for name, trial in trials.items()}
+    keras_accuracy |= {name: trial.accuracy(predict) for name, trial in trials.items()}
     variants = deploy.write_kit(
         _shipped(model),
         run.dir / "kit",
@@ -116,9 +116,7 @@ def _trial(attack: attacks.Attack, images: np.ndarray, labels: np.ndarray, class
     """An attack that needs no gradient, run on a classifier itself: accuracy is what stands clean and attacked."""
 
     def accuracy(predict: attacks.Predict) -> float:
-        def logits(x: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(predict, [x], tf.float32), [None, classes])
-
+        logits = measure.logits_without_gradient(predict, classes)
         engine = attacks.Engine(attack, logits, images.shape[1:], classes, chunk=_BATCH)
         correct = {"file": predict(images).argmax(-1) == labels}
         outcome = engine.run(images, labels, np.arange(len(labels)), {"file": predict}, correct, seed=seed)

@@ -126,9 +126,10 @@ class Fitting:
             votes=self._votes,
         )
         start = checkpoint.start
+        first_step = start.epoch * steps + start.step
         if start > training.Position():
             self.say(f"{stage} goes on from its checkpoint after epoch {start.epoch} and {start.step} steps.")
-        if self._votes is not None and len(set(self._votes(start.epoch * steps + start.step))) > 1:
+        if self._votes is not None and len(set(self._votes(first_step))) > 1:
             raise HarpError(
                 f"The workers do not find the same checkpoint of the stage {stage}. The run directory "
                 f"{self.config.run_dir} must be one that all of them see when they start."
@@ -138,7 +139,7 @@ class Fitting:
         interactive = sys.stdout.isatty()
         with self.interruption.deferred():
             trainer.fit(
-                split.training_batches(c.batch_size, seed=seed, first_step=start.epoch * steps + start.step),
+                split.training_batches(c.batch_size, seed=seed, first_step=first_step),
                 epochs=epochs,
                 steps_per_epoch=steps,
                 initial_epoch=start.epoch,

@@ -13,7 +13,7 @@ import tensorflow as tf
 from harp_tf import attacks, data, deploy, files, layers, report
 from harp_tf.attacks.precision import half_precision_safe
 from harp_tf.config import RunConfig
-from harp_tf.training.saving import computes_in_float16
+from harp_tf.training.precision import computes_in_float16
 from harp_tf.types import HarpError
 
 _BATCH = 256
@@ -66,7 +66,7 @@ class Measurement:
         Returns:
             Their figures.
         """
-        predict = _predict(model)
+        predict = predictor_of(model)
         counts = layers.kernel_nonzeros(model).values()
         predictors = {name: predict}
         sizes = {name: _sizes(file, sum(n for n, _ in counts), sum(k for _, k in counts))}
@@ -101,7 +101,7 @@ class Measurement:
         if twin is not None:
             key, model, path = twin
             self.say(f"Gradient attacks are crafted on {path} and shown to {file}; square attacks the file itself.")
-            shown = {key: _predict(model), name: predict}
+            shown = {key: predictor_of(model), name: predict}
             self._earlier |= self._measure(
                 logits_of(model),
                 shown,
@@ -112,13 +112,8 @@ class Measurement:
         elif set(chosen) - set(direct):
             self.say(f"{file} has no gradients; of {', '.join(chosen)} only {', '.join(direct)} can attack it.")
         if direct:
-
-            def logits(images: tf.Tensor) -> tf.Tensor:
-                answers = tf.numpy_function(predict, [images], tf.float32)
-                return tf.ensure_shape(answers, [None, self.data.num_classes])
-
             self._earlier |= self._measure(
-                logits,
+                logits_without_gradient(predict, self.data.num_classes),
                 {name: predict},
                 {name: sizes},
                 [file],
@@ -231,8 +226,7 @@ def final_attacks(config: RunConfig, eps: float) -> dict[str, attacks.Attack]:
     step_size = config.eval_step_size
     if step_size is not None and config.eps:
         step_size *= eps / config.eps
-    names = config.attacks or (f"pgd{config.eval_steps}",)
-    return attacks.get_all(names, eps=eps, norm=config.norm, step_size=step_size)
+    return attacks.get_all(config.evaluated_attacks, eps=eps, norm=config.norm, step_size=step_size)
 
 
 def _shower(shown: report.Progress) -> Callable[[attacks.Progress], None]:
@@ -248,7 +242,17 @@ def logits_of(model: keras.Model) -> attacks.Logits:
     return half_precision_safe(logits) if computes_in_float16(model) else logits
 
 
-def _predict(model: keras.Model) -> attacks.Predict:
+def logits_without_gradient(predict: attacks.Predict, num_classes: int) -> attacks.Logits:
+    """A classifier of which only the answers are known, as attacks see it."""
+
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(predict, [images], tf.float32), [None, num_classes])
+
+    return logits
+
+
+def predictor_of(model: keras.Model) -> attacks.Predict:
+    """The answers of a model, images -> logits as arrays."""
     graph = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
     return lambda images: graph(tf.constant(images)).numpy()
 

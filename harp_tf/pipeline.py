@@ -20,7 +20,7 @@ from harp_tf.config import RunConfig
 from harp_tf.files import save_keras, write_json
 from harp_tf.fitting import Fitting
 from harp_tf.measure import Measurement
-from harp_tf.run_dir import CHANNEL_PART, TRAINING_STAGES, RunDirectory
+from harp_tf.run_dir import CHANNEL_PART, TFLITE_FILES, TFLITE_KEYS, TRAINING_STAGES, RunDirectory
 from harp_tf.types import HarpError
 from harp_tf.workers import Workers
 
@@ -52,15 +52,7 @@ class Run:
             # Read now: a file may be gone, or removed by --restart, when the stage begins.
             self._strategy = pruning.strategy_of(config)
         keras.utils.set_random_seed(config.seed)
-        self.data = data.load(
-            config.dataset,
-            seed=config.cut_seed,
-            validation_fraction=config.validation_fraction,
-            train_limit=config.train_limit,
-            test_limit=config.test_limit,
-            download=config.download,
-            data_dir=config.data_dir,
-        )
+        self.data = load_data(config)
         self.interruption = training.Interruption()
         strategy = self.workers.strategy
         self.fitting = Fitting(config, self.data, self.directory, say, self.interruption, strategy)
@@ -257,16 +249,31 @@ class Run:
             file = self.dir / TFLITE_FILES[name]
             tflite = (TFLITE_KEYS[name], file) if file.exists() else None
             results |= measurement.of_keras(name, model, self.dir / f"{name}.keras", tflite)
-        for name, dense in (("pruned", "dense"), ("tflite_sparse", "tflite")):
-            weights = results[dense]["parameters"] if dense in results else self._dense_weights()
+        pairs = [("pruned", "dense"), ("tflite_sparse", "tflite")]
+        unmeasured = 0 if all(dense in results for _, dense in pairs) else self._dense_weights()
+        for name, dense in pairs:
+            weights = results[dense]["parameters"] if dense in results else unmeasured
             if name in results and weights:  # channels that are gone count as removed weights
                 results[name]["sparsity"] = 1.0 - results[name]["nonzero"] / weights
         write_json(self.dir / "results.json", {key: results[key] for key in _RESULTS if key in results})
         measurement.finish()
 
 
-TFLITE_FILES = {"dense": "model.tflite", "pruned": "model_sparse.tflite"}
-TFLITE_KEYS = {"dense": "tflite", "pruned": "tflite_sparse"}
+def load_data(config: RunConfig) -> data.DataSplits:
+    """The data set that the settings name, cut as they say.
+
+    Raises:
+        HarpError: if there is none, or it is damaged.
+    """
+    return data.load(
+        config.dataset,
+        seed=config.cut_seed,
+        validation_fraction=config.validation_fraction,
+        train_limit=config.train_limit,
+        test_limit=config.test_limit,
+        download=config.download,
+        data_dir=config.data_dir,
+    )
 
 
 def exported_line(written: deploy.ExportReport) -> str:

@@ -1,4 +1,4 @@
-"""Reading small text files from outside: never a pipe or a device, never without end, and JSON that means one thing."""
+"""What comes from outside: text never from a pipe or without end, JSON that means one thing, no decompression bombs."""
 
 import errno
 import json
@@ -8,6 +8,18 @@ from typing import Any
 
 LIMIT = 64 * 2**20
 """Bytes of the largest text file that is read."""
+
+
+FLOOR = 2**30
+"""Bytes that any file may grow to: no machine that trains a network is hurt by them."""
+
+FACTOR = 100
+"""How much larger than its file the content may be, beyond the floor. Pictures compress to a half or a tenth."""
+
+
+def is_bomb(stored: int, announced: int) -> bool:
+    """Whether a file of `stored` bytes that announces so many seems to be made to fill the memory."""
+    return announced > max(FLOOR, FACTOR * stored)
 
 
 def read_text(path: str | os.PathLike) -> str:

@@ -32,6 +32,12 @@ TRAINING_STAGES = ("pretrain", "prune", "finetune")
 CHANNEL_PART = "prune_channels"
 """The first part of a prune stage that removes channels before weights, in metrics.jsonl."""
 
+TFLITE_FILES = {"dense": "model.tflite", "pruned": "model_sparse.tflite"}
+"""The file for the phone of each model."""
+
+TFLITE_KEYS = {"dense": "tflite", "pruned": "tflite_sparse"}
+"""What results.json calls these files."""
+
 _TRAININGS = {"pretrain": ("pretrain",), "prune": (CHANNEL_PART, "prune"), "finetune": ("finetune",)}
 """The trainings of each stage, in the order in which they may come."""
 

@@ -9,13 +9,8 @@ from pathlib import Path
 
 from harp_tf.baselines import METHODS
 from harp_tf.config import RunConfig
+from harp_tf.report.comparison.read import CONTROL, DENSE
 from harp_tf.types import HarpError
-
-DENSE = "dense"
-"""The model that all others start from, one per loss."""
-
-CONTROL = "dense_control"
-"""The dense model trained on, unpruned, for as many epochs as the others prune and finetune."""
 
 CHOICES = (*METHODS, CONTROL)
 """What `--methods` may name."""
@@ -170,7 +165,7 @@ def evaluate_arguments(cell: Cell) -> list[str]:
     """The arguments of `python` that measure a trained cell with the attacks of its settings."""
     c = cell.config
     wanted = {
-        "attacks": ",".join(c.attacks or (f"pgd{c.eval_steps}",)),
+        "attacks": ",".join(c.evaluated_attacks),
         "eps_list": ",".join(c.eps_list or (str(c.eps),)),
         "robust_limit": c.robust_limit or 2**31 - 1,
     }

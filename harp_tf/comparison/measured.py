@@ -1,7 +1,6 @@
 """What the run directory of a cell says: how far it has come, and its figures."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ from harp_tf.comparison.budget import gradient_passes
 from harp_tf.comparison.cells import Cell
 from harp_tf.config import RunConfig
 from harp_tf.reading import read_json
-from harp_tf.run_dir import CHANNEL_PART
+from harp_tf.report.run import read_run
+from harp_tf.run_dir import CHANNEL_PART, TFLITE_KEYS
 from harp_tf.types import HarpError
-
-FILES = {"dense": "tflite", "pruned": "tflite_sparse"}
-"""The file for the phone of each model, as results.json calls it."""
 
 
 def is_trained(cell: Cell) -> bool:
@@ -30,7 +27,7 @@ def is_measured(cell: Cell) -> bool:
         return False
     wanted = min(c.robust_limit or figures["n_test"], figures["n_test"])
     radii = measure.radii(c)
-    for attack in c.attacks or (f"pgd{c.eval_steps}",):
+    for attack in c.evaluated_attacks:
         entries = figures.get("attacks", {}).get(attack, [])
         enough = {entry["eps"] for entry in entries if entry["norm"] == c.norm and entry["n"] >= wanted}
         curve = {eps for entry in entries for eps in entry.get("curve", {"eps": []})["eps"]}
@@ -52,7 +49,7 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
         path {"weights", "kept"}; and warnings, the names of the checks of the attacks that found something.
     """
     results = _read_object(cell.directory / "results.json")
-    found, file = results[cell.key], results.get(FILES[cell.key], {})
+    found, file = results[cell.key], results.get(TFLITE_KEYS[cell.key], {})
     c = cell.config
     best = {attack: most_images(entries, c.norm, c.eps) for attack, entries in found["attacks"].items()}
     headline = {attack: entry for attack, entry in best.items() if entry is not None}
@@ -112,14 +109,11 @@ def _figures(cell: Cell) -> dict | None:
 
 
 def _stages(cell: Cell) -> dict[str, dict[int, float]]:
-    """Seconds of every epoch by stage; an epoch that a resumed run repeats counts once."""
-    stages: dict[str, dict[int, float]] = {}
-    path = cell.directory / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        entry = json.loads(line)
-        stage = "prune (channels)" if entry["stage"] == CHANNEL_PART else entry["stage"]
-        stages.setdefault(stage, {})[entry["epoch"]] = entry["seconds"]
-    return stages
+    """Seconds of every epoch by stage."""
+    return {
+        "prune (channels)" if stage == CHANNEL_PART else stage: {entry["epoch"]: entry["seconds"] for entry in epochs}
+        for stage, epochs in read_run(cell.directory).stages.items()
+    }
 
 
 def _read_object(path: Path) -> dict:

@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
+from harp_tf.reading import is_bomb
 from harp_tf.types import HarpError
-
-FLOOR = 2**30
-"""Bytes that any file may grow to: no machine that trains a network is hurt by them."""
-
-FACTOR = 100
-"""How much larger than its file the content may be, beyond the floor. Pictures compress to a half or a tenth."""
 
 
 def check_expansion(path: Path, stored: int, announced: int) -> None:
@@ -22,7 +17,7 @@ def check_expansion(path: Path, stored: int, announced: int) -> None:
     Raises:
         HarpError: if it is a decompression bomb, or looks like one.
     """
-    if announced > max(FLOOR, FACTOR * stored):
+    if is_bomb(stored, announced):
         raise HarpError(
             f"'{path}' announces {announced:,} bytes and has {stored:,} on the disk: it is damaged, or made to fill "
             "the memory. Fetch it again from where you trust it; images that really compress so well can be stored "

@@ -15,12 +15,9 @@ from typing import Any
 import h5py
 import keras
 
-from harp_tf.reading import parse_json
+from harp_tf.reading import is_bomb, parse_json
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-_FLOOR, _FACTOR = 2**30, 100
-"""Bytes that content may have anyway, and how many times those on the disk beyond that; Keras does not compress."""
-
 _ROOMS = (
     "activations constraints dtype_policies initializers layers losses metrics models ops optimizers quantizers "
     "random regularizers"
@@ -94,7 +91,7 @@ def at_most(weights: int) -> Iterator[None]:
 
 
 def _refuse_bomb(announced: int, stored: int) -> None:
-    if announced > max(_FLOOR, _FACTOR * stored):
+    if is_bomb(stored, announced):  # Keras does not compress
         raise ValueError(f"it announces {announced:,} bytes and has {stored:,}")
 
 

@@ -24,7 +24,8 @@ from harp_tf.layers import (
 from harp_tf.training import accumulation, distribution, keras_strategies, replicas, sharding
 from harp_tf.training.figures import make_figures, record_classification, record_loss, record_size
 from harp_tf.training.input_checks import check_first_batch, check_network
-from harp_tf.training.saving import SavedTraining, computes_in_float16, random_states
+from harp_tf.training.precision import computes_in_float16
+from harp_tf.training.saving import SavedTraining, random_states
 from harp_tf.types import HarpError, is_number
 
 

@@ -32,3 +32,8 @@ def computing_in(network: keras.Model, precision: str) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.dtype_policy = "float32"
+
+
+def computes_in_float16(network: keras.Model) -> bool:
+    """Whether some layer of a network computes in float16, by itself or by the policy of the whole network."""
+    return any(layer.compute_dtype == "float16" for layer in network._flatten_layers())

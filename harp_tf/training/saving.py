@@ -84,11 +84,6 @@ class SavedTraining(keras.Model, abc.ABC):
             variable.assign(store[name])
 
 
-def computes_in_float16(network: keras.Model) -> bool:
-    """Whether some layer of a network computes in float16, by itself or by the policy of the whole network."""
-    return any(layer.compute_dtype == "float16" for layer in network._flatten_layers())
-
-
 def random_states(network: keras.Model) -> dict[str, keras.Variable]:
     """The states of the random numbers of a network's layers, such as Dropout, by the order in which they stand."""
     generators = [generator for layer in network._flatten_layers() for generator in layer._seed_generators]

@@ -1,6 +1,7 @@
 import pytest
 
-from harp_tf.data.expansion import FACTOR, FLOOR, check_expansion
+from harp_tf.data.expansion import check_expansion
+from harp_tf.reading import FACTOR, FLOOR
 from harp_tf.types import HarpError
 
 

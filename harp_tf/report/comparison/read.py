@@ -7,7 +7,12 @@ from typing import Any
 from harp_tf.reading import read_json
 from harp_tf.types import HarpError
 
-DENSE, CONTROL = "dense", "dense_control"
+DENSE = "dense"
+"""The model that all others start from, one per loss."""
+
+CONTROL = "dense_control"
+"""The dense model trained on, unpruned, for as many epochs as the others prune and finetune."""
+
 REFERENCES = (DENSE, CONTROL)
 """Methods that remove nothing: what the others are measured against."""
 
