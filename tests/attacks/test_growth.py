@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harp_tf.attacks import PGD, APGDTargeted, Cascade, Engine, FABTargeted, Square
+from harp_tf.attacks import PGD, APGDTargeted, Cascade, Engine, FABTargeted, Square, evaluate
 
 SHAPE, CLASSES, EXAMPLES = (64, 64, 3), 4, 64
 BATCH_MB = EXAMPLES * np.prod(SHAPE) * 4 / 2**20  # 3 MB
@@ -57,6 +57,23 @@ def test_repeated_runs_keep_nothing():
     assert engine.traces == traced == len(parts)
     # One batch that was kept in each run would be 36 MB; an allocator's own play is a few.
     assert resident_mb() - before < 6 * BATCH_MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory from /proc")
+def test_an_evaluation_keeps_no_images():
+    labels = logits(IMAGES).numpy().argmax(-1).astype(np.int32)
+    batches = ((tf.identity(IMAGES), tf.constant(labels)) for _ in range(24))
+    resident = []
+    evaluate(
+        logits,
+        batches,
+        {"pgd1": PGD(eps=EPS, steps=1)},
+        {"model": lambda batch: logits(tf.constant(batch)).numpy()},
+        CLASSES,
+        progress=lambda progress: resident.append(resident_mb()),
+    )
+    # The clean or the adversarial images of 20 batches would be 60 MB.
+    assert resident[-1] - resident[len(resident) // 6] < 6 * BATCH_MB
 
 
 @pytest.mark.parametrize("attack", [PGD, APGDTargeted], ids=lambda attack: attack.__name__)

@@ -17,6 +17,7 @@ from harp_tf.attacks import PGD
 from harp_tf.layers import pruned_kernels, set_stage
 from harp_tf.losses import FreeAdversarialTraining
 from harp_tf.training import distribution
+from harp_tf.training.precision import computing_in
 
 BATCH, VALIDATION_BATCH = 12, 10
 ATTACK = PGD(eps=0.1, steps=2)
@@ -49,7 +50,8 @@ def classifier(synchronized: bool = True, dropout: float = 0.0) -> keras.Sequent
 
 
 def train(case: str) -> dict:
-    """Trains two epochs of two global batches, "LOSS" with rates and "LOSS:finetune" under fixed masks."""
+    """Trains two epochs of two global batches, "LOSS" with rates, "LOSS:finetune" under fixed masks, "LOSS:half" in
+    mixed_float16, whose loss is scaled."""
     loss, _, variant = case.partition(":")
     network = classifier(synchronized=variant != "local", dropout=0.5 if variant == "dropout" else 0.0)
     callbacks = []
@@ -61,23 +63,24 @@ def train(case: str) -> dict:
             set_stage(network, "finetune")
         else:
             callbacks = [harp_tf.StepwiseRegularization(0.1)]
-    robust = FreeAdversarialTraining(batch_size=BATCH, replays=2) if loss == "free" else loss
-    accumulate = 2 if variant == "accumulate" else 1
-    trainer = harp_tf.AdversarialModel(network, robust, ATTACK, weight_decay=0.01, seed=3, accumulate=accumulate)
-    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, clipnorm=1.0 if variant == "clipped" else None)
-    trainer.compile(optimizer, metrics=["sparse_categorical_accuracy"])
-    batches = tf.data.Dataset.from_tensor_slices(images_and_labels(2 * BATCH, 0)).batch(BATCH)
-    held_out = tf.data.Dataset.from_tensor_slices(images_and_labels(21, 1)).batch(VALIDATION_BATCH)
-    best = harp_tf.training.KeepBest()
-    history = trainer.fit(
-        batches.repeat(),
-        epochs=2,
-        steps_per_epoch=2,
-        validation_data=held_out,
-        callbacks=[best, *callbacks],
-        verbose=0,
-        shuffle=False,
-    ).history
+    with computing_in(network, "mixed_float16" if variant == "half" else "float32"):
+        robust = FreeAdversarialTraining(batch_size=BATCH, replays=2) if loss == "free" else loss
+        accumulate = 2 if variant == "accumulate" else 1
+        trainer = harp_tf.AdversarialModel(network, robust, ATTACK, weight_decay=0.01, seed=3, accumulate=accumulate)
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9, clipnorm=1.0 if variant == "clipped" else None)
+        trainer.compile(optimizer, metrics=["sparse_categorical_accuracy"])
+        batches = tf.data.Dataset.from_tensor_slices(images_and_labels(2 * BATCH, 0)).batch(BATCH)
+        held_out = tf.data.Dataset.from_tensor_slices(images_and_labels(21, 1)).batch(VALIDATION_BATCH)
+        best = harp_tf.training.KeepBest()
+        history = trainer.fit(
+            batches.repeat(),
+            epochs=2,
+            steps_per_epoch=2,
+            validation_data=held_out,
+            callbacks=[best, *callbacks],
+            verbose=0,
+            shuffle=False,
+        ).history
     learned = {v.path: keras.ops.convert_to_numpy(v) for v in network.variables}
     copies = [trainer.distribute_strategy.experimental_local_results(v.value) for v in network.variables]
     own = {name: keras.ops.convert_to_numpy(variable) for name, variable in trainer.own_state().items()}

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SAME = ["natural", "pgd", "trades", "mart", "free", "pgd:finetune", "pgd:channel", "trades:clipped"]
-OTHER = ["pgd:local", "natural:dropout", "natural:accumulate"]
+OTHER = ["pgd:local", "natural:dropout", "natural:accumulate", "pgd:half"]
 
 
 def trained(new_process, *arguments: str) -> dict:
@@ -50,6 +50,13 @@ def test_the_devices_have_the_same_network_afterwards(results, case):
 
 def test_batch_normalisation_of_each_device_is_another_training(results):
     assert not same_losses(results, "pgd:local")
+
+
+def test_two_devices_train_as_one_in_half_precision(results):
+    half = results["none"]["pgd:half"]
+    assert_same(half, results["mirrored:2"]["pgd:half"], tolerance=5e-4)
+    differences = np.abs(np.subtract(half["history"]["loss"], results["none"]["pgd"]["history"]["loss"]))
+    assert 0 < differences.max() < 0.02, "float16 was not computed in, or is another training"
 
 
 def test_devices_drop_other_units(results):
