@@ -27,7 +27,7 @@ def main() -> None:
     config = cli_flags.read_settings()
     axes = read_axes(config)
     steps = pipeline.load_data(config).train.steps_per_epoch(config.batch_size)
-    if comparison.Comparison(config, axes, steps).run():
+    if comparison.Comparison(config, axes, steps, jobs=flags.FLAGS.jobs).run():
         sys.exit(1)
 
 
@@ -36,6 +36,9 @@ def define_axes() -> None:
     flags.DEFINE_list("methods", list(comparison.CHOICES), f"Methods, some of {', '.join(comparison.CHOICES)}.")
     flags.DEFINE_list("sparsities", [], "Fractions of the weights to remove, as 0.9,0.99; default --target_sparsity.")
     flags.DEFINE_list("losses", [], "Training losses; one dense model each. Default: --loss.")
+    flags.DEFINE_integer(
+        "jobs", 1, "Make so many runs at a time, which share the cores of the processor evenly.", lower_bound=1
+    )
     flags.DEFINE_list("seeds", [], "Seeds of the prune and finetune stages; the dense model has --seed, the default.")
 
 

@@ -1,6 +1,7 @@
 """One training of a run: a network, for the epochs of one stage, with the run's loss, attack, data and records."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Sequence
 
@@ -136,10 +137,12 @@ class Fitting:
             )
         lines = checkpoint.state_of("log").get("lines", np.array([], np.uint8))
         self.directory.restore_metrics(stage, lines.tobytes())
+        batches = functools.partial(split.training_batches, c.batch_size, seed=seed, first_step=first_step)
+        several = self._votes is not None
         interactive = sys.stdout.isatty()
         with self.interruption.deferred():
             trainer.fit(
-                split.training_batches(c.batch_size, seed=seed, first_step=first_step),
+                training.RowsOfBatches(lambda rows: batches(rows=rows), c.batch_size) if several else batches(),
                 epochs=epochs,
                 steps_per_epoch=steps,
                 initial_epoch=start.epoch,

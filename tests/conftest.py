@@ -38,7 +38,7 @@ SMALL_RUN = """\
 
 
 EXPORT_FLAGS = ("quantize", "compact", "kit", "forms", "bench", "check_arm_sparse", "arm_sparse")
-COMPARE_FLAGS = ("methods", "sparsities", "losses", "seeds")
+COMPARE_FLAGS = ("methods", "sparsities", "losses", "seeds", "jobs")
 
 
 def _forget_flags():

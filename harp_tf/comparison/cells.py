@@ -86,6 +86,11 @@ class Cell:
         return self.directory.name
 
     @property
+    def start(self) -> str:
+        """Name of the cell whose model it starts from; "" if there is none."""
+        return Path(self.config.init_from or "").name
+
+    @property
     def key(self) -> str:
         """The model that its figures are about, as results.json calls it."""
         return "dense" if self.sparsity is None else "pruned"

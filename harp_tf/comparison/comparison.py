@@ -1,16 +1,18 @@
 """A comparison in its directory: cells are made one after another, kept, counted together and reported."""
 
+import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harp_tf import report
-from harp_tf.comparison import measured
+from harp_tf.comparison import measured, order, process
 from harp_tf.comparison.budget import gradient_passes
 from harp_tf.comparison.cells import Axes, Cell, evaluate_arguments, plan, train_arguments
 from harp_tf.comparison.groups import groups
-from harp_tf.comparison.process import alone, execute
+from harp_tf.comparison.process import alone
 from harp_tf.config import RunConfig
 from harp_tf.files import write_atomically, write_json
 from harp_tf.reading import read_json
@@ -21,6 +23,14 @@ Execute = Callable[[Sequence[str], Path, int], str]
 """Runs `python ARGUMENTS...`, logs into a file, holds a lock, and returns why it failed; see `process.execute`."""
 
 
+class _Made(NamedTuple):
+    """What came of making a cell: why it failed ("" if it did not), and the seconds it took, in all and to train."""
+
+    message: str
+    seconds: float = 0.0
+    training: float | None = None
+
+
 class Comparison:
     """The comparison in a directory; cells that an earlier one has finished there are kept.
 
@@ -29,7 +39,8 @@ class Comparison:
         axes: what varies.
         steps_per_epoch: training batches in an epoch.
         say: receives lines of text for the user.
-        execute: makes a cell.
+        jobs: how many cells are made at a time; they share the cores of the processor evenly.
+        execute: makes a cell; default: in a process of its own.
 
     Raises:
         HarpError: if settings do not go together, or differ from those of the cells that the directory has.
@@ -41,16 +52,19 @@ class Comparison:
         axes: Axes,
         steps_per_epoch: int,
         say: Callable[[str], None] = print,
-        execute: Execute = execute,
+        jobs: int = 1,
+        execute: Execute | None = None,
     ):
         self.config, self.say = config, say
         self.directory = Path(config.run_dir)
         self.cells = plan(config, axes)
-        self._steps, self._execute = steps_per_epoch, execute
+        self._steps, self._jobs = steps_per_epoch, jobs
+        # Processes that each take all cores hinder one another.
+        threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
+        self._execute = execute or functools.partial(process.execute, threads=threads)
         self._entries: dict[str, dict[str, Any]] = {}
         self._refuse_changes(_read(self.directory / "comparison.json"))
-        self._speed: list[tuple[int, float]] = []  # gradient passes and seconds of the cells made so far
-        self._seconds = 0.0  # that the last cell took
+        self._speed: list[tuple[int, float]] = []  # gradient passes and seconds of the cells trained so far
 
     def run(self) -> list[str]:
         """Makes the cells that are missing, and writes comparison.json, plots/ and comparison.html.
@@ -67,31 +81,35 @@ class Comparison:
             self._write()
             self.say(f"{len(self.cells)} cells, {len(self.cells) - len(missing)} of them finished earlier.")
             failed: list[str] = []
-            for place, cell in enumerate(missing):
-                start = Path(cell.config.init_from or "").name
-                message = f"it starts from {start}, which failed" if start in failed else self._make(cell, lock)
+            left = list(missing)
+            for cell, made in order.made(missing, self._jobs, lambda cell: self._make(cell, lock, failed)):
+                left.remove(cell)
+                message = made.message
                 if not message and not self._note_finished(cell):
                     message = "it ended without the figures that it was to measure"
                 if message:
                     failed.append(cell.name)
                     self._note(cell, "failed", message=message)
+                if made.training is not None:
+                    self._speed.append((self._work(cell), made.training))
                 self._write()
-                self._say_progress(cell, place, missing, message)
+                self._say_progress(f"[{len(missing) - len(left)}/{len(missing)}]", cell, made, message, left)
         self._finish(failed)
         return failed
 
-    def _make(self, cell: Cell, lock: int) -> str:
+    def _make(self, cell: Cell, lock: int, failed: Sequence[str]) -> _Made:
+        if cell.start in failed:
+            return _Made(f"it starts from {cell.start}, which failed")
         cell.directory.mkdir(parents=True, exist_ok=True)
         if cell.model is not None:
             write_atomically(cell.directory / "dense.keras", cell.model.read_bytes())
-        message, begin = "", time.monotonic()
+        message, training, begin = "", None, time.monotonic()
         if not measured.is_trained(cell):
             message = self._execute(train_arguments(measured.begun_with(cell)), cell.directory / "log.txt", lock)
-            self._speed.append((self._work(cell), time.monotonic() - begin))
+            training = time.monotonic() - begin
         if not message and not measured.is_measured(cell):  # with the attacks that are asked for now
             message = self._execute(evaluate_arguments(cell), cell.directory / "log.txt", lock)
-        self._seconds = time.monotonic() - begin
-        return message
+        return _Made(message, time.monotonic() - begin, training)
 
     # The record ------------------------------------------------------------------------------------------------------
 
@@ -146,19 +164,19 @@ class Comparison:
         epochs = sum(cell.config.stage_epochs[stage] for stage in stages)
         return gradient_passes(cell.config, max(epochs, 1), self._steps)
 
-    def _say_progress(self, cell: Cell, place: int, missing: Sequence[Cell], message: str) -> None:
+    def _say_progress(self, place: str, cell: Cell, made: _Made, message: str, left: Sequence[Cell]) -> None:
         passes, seconds = (sum(column) for column in zip(*self._speed)) if self._speed else (0, 0.0)
-        left = sum(self._work(other) for other in missing[place + 1 :]) * seconds / passes if passes else 0.0
-        outcome = f"FAILED: {message} (see {cell.directory / 'log.txt'})" if message else self._figures_line(cell)
-        time_left = f"; about {duration(left)} left" if missing[place + 1 :] else ""
-        self.say(f"[{place + 1}/{len(missing)}] {cell.name}: {outcome}{time_left}")
+        work = sum(self._work(other) for other in left) / self._jobs
+        figures = f"{self._figures_line(cell)} in {duration(made.seconds)}" if not message else ""
+        outcome = figures or f"FAILED: {message} (see {cell.directory / 'log.txt'})"
+        time_left = f"; about {duration(work * seconds / passes if passes else 0.0)} left" if left else ""
+        self.say(f"{place} {cell.name}: {outcome}{time_left}")
 
     def _figures_line(self, cell: Cell) -> str:
         figures = self._entries[cell.name]["figures"]
         shares = {"natural": figures["natural"]["accuracy"]}
         shares |= {report.labels.attack(name): found["accuracy"] for name, found in figures["robust"].items()}
-        accuracies = ", ".join(f"{name} {report.labels.percent(share)} %" for name, share in shares.items())
-        return f"{accuracies} in {duration(self._seconds)}"
+        return ", ".join(f"{name} {report.labels.percent(share)} %" for name, share in shares.items())
 
     def _finish(self, failed: Sequence[str]) -> None:
         self.say("\n" + report.comparison_table(self.directory))

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
 
 @contextlib.contextmanager
 def alone(directory: Path, say: Callable[[str], None]) -> Iterator[int]:
@@ -36,7 +38,7 @@ def alone(directory: Path, say: Callable[[str], None]) -> Iterator[int]:
         yield file.fileno()
 
 
-def execute(arguments: Sequence[str], log: Path, lock: int) -> str:
+def execute(arguments: Sequence[str], log: Path, lock: int, threads: int | None = None) -> str:
     """Runs `python ARGUMENTS...` and copies what it prints to a file.
 
     It prints into a pipe, not into the file: when the comparison is killed, the next line that the cell prints ends it.
@@ -45,11 +47,13 @@ def execute(arguments: Sequence[str], log: Path, lock: int) -> str:
         arguments: the arguments of python.
         log: file that is appended to.
         lock: file descriptor of `alone`.
+        threads: of TensorFlow, unless the environment says how many; None leaves it to TensorFlow.
 
     Returns:
         Why it failed, "" if it did not.
     """
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"}
+    several = {} if threads is None else dict.fromkeys(_THREADS, str(threads))
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **several, **os.environ, "PYTHONUNBUFFERED": "1"}
     last = ""
     with (
         open(log, "ab") as file,

@@ -40,23 +40,25 @@ class MemorySplit(Split):
         starts = tf.data.Dataset.range(0, self.num_examples, batch_size)
         return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
-    def training_batches(self, batch_size: int, *, seed: int, first_step: int = 0) -> tf.data.Dataset:
+    def training_batches(
+        self, batch_size: int, *, seed: int, first_step: int = 0, rows: range | None = None
+    ) -> tf.data.Dataset:
         steps = self.steps_per_epoch(batch_size)
-
+        rows = range(batch_size) if rows is None else rows
         first_epoch, first_batch = divmod(first_step, steps)
 
         def order(epoch):
             # A true permutation: `index_shuffle`, with its 4 rounds, visibly favours some orders over others.
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             indices = tf.random.experimental.stateless_shuffle(tf.range(self.num_examples), key)
-            indices = tf.reshape(indices[: steps * batch_size], [steps, batch_size])
+            indices = tf.reshape(indices[: steps * batch_size], [steps, batch_size])[:, rows.start : rows.stop]
             if not self._shift:
                 return tf.data.Dataset.from_tensor_slices((indices,))
             draws = tf.gather(augment.draws_of_epoch(self.num_examples, seed=seed, epoch=epoch), indices)
             return tf.data.Dataset.from_tensor_slices((indices, draws))
 
         def batch(indices, draws=None):
-            images = tf.ensure_shape(tf.gather(self._images, indices), [batch_size, *self._images.shape[1:]])
+            images = tf.ensure_shape(tf.gather(self._images, indices), [len(rows), *self._images.shape[1:]])
             if draws is not None:
                 images = augment.crop_and_flip(images, draws, flip=self._mirror)
             return _to_float(images), tf.gather(self._labels, indices)

@@ -25,7 +25,9 @@ class Split(ABC):
         """Returns one pass in a fixed order, without augmentation; the last batch may be smaller."""
 
     @abstractmethod
-    def training_batches(self, batch_size: int, *, seed: int, first_step: int = 0) -> tf.data.Dataset:
+    def training_batches(
+        self, batch_size: int, *, seed: int, first_step: int = 0, rows: range | None = None
+    ) -> tf.data.Dataset:
         """Returns endless full batches, shuffled and augmented.
 
         Batch number `s` depends on the seed and on `s` alone: the order is keyed by (seed, epoch), the
@@ -35,6 +37,8 @@ class Split(ABC):
             batch_size: Images in a batch; an epoch drops the images that do not fill one.
             seed: Keys order and augmentation.
             first_step: Number of batches to leave out at the beginning (they are not computed).
+            rows: Which rows of every batch to make, one after another, for a worker that has its part of it (the
+                others are not decoded); None makes whole batches.
 
         Raises:
             HarpError: If the split has fewer images than a batch.

@@ -42,8 +42,11 @@ class StreamedSplit(Split):
         records = self._read(tf.data.Dataset.range(len(self._records), output_type=tf.int32))
         return records.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
-    def training_batches(self, batch_size: int, *, seed: int, first_step: int = 0) -> tf.data.Dataset:
+    def training_batches(
+        self, batch_size: int, *, seed: int, first_step: int = 0, rows: range | None = None
+    ) -> tf.data.Dataset:
         steps = self.steps_per_epoch(batch_size)
+        rows = range(batch_size) if rows is None else rows
         first_epoch, first_batch = divmod(first_step, steps)
 
         def one_epoch(epoch):
@@ -56,10 +59,16 @@ class StreamedSplit(Split):
                 image_key = tf.random.experimental.stateless_fold_in(key, position)
                 return augment.random_resized_crop(image, self._resize, image_key), tf.cast(label, tf.int32)
 
+            def is_own(position, record):
+                row = position % batch_size
+                return (row >= rows.start) & (row < rows.stop)
+
             skipped = tf.where(epoch == first_epoch, first_batch * batch_size, 0)
-            records = self._shuffled(key).enumerate().skip(tf.cast(skipped, tf.int64))
+            records = self._shuffled(key).enumerate().take(steps * batch_size).skip(tf.cast(skipped, tf.int64))
+            if len(rows) < batch_size:
+                records = records.filter(is_own)
             examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-            return examples.batch(batch_size, drop_remainder=True)
+            return examples.batch(len(rows), drop_remainder=True)
 
         return endless(tf.data.Dataset.counter(first_epoch).flat_map(one_epoch))
 

@@ -15,6 +15,7 @@ from harp_tf.training.interruption import Interrupted, Interruption
 from harp_tf.training.precision import computing_in
 from harp_tf.training.replicas import local_statistics, synchronized
 from harp_tf.training.resources import WatchMemory, require_disk, training_bytes
+from harp_tf.training.sharding import RowsOfBatches
 from harp_tf.training.watchdogs import StopOnNaN, Watchdog
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "KeepBest",
     "MetricsLog",
     "Position",
+    "RowsOfBatches",
     "StepwiseRegularization",
     "StopOnNaN",
     "Votes",

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from harp_tf.training.distribution import several_workers
-from harp_tf.training.sharding import sharded
+from harp_tf.training.sharding import RowsOfBatches, sharded
 from harp_tf.types import HarpError
 
 
@@ -72,7 +72,7 @@ class KerasUnderStrategies(keras.Model):
     def _sharded(self, data):
         found = sharded(self.distribute_strategy, data, self._largest_batch)
         if data is not None:
-            self._batch_spec = data.element_spec
+            self._batch_spec = (data.whole() if isinstance(data, RowsOfBatches) else data).element_spec
         return found
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:

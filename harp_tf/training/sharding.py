@@ -1,5 +1,7 @@
 """How global batches are cut for the replicas of a strategy, and what replicas keep for each image is put together."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,6 +9,31 @@ import tensorflow as tf
 
 from harp_tf.training.replicas import sums
 from harp_tf.types import HarpError
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsOfBatches:
+    """Global batches of which every worker makes its own rows only, where whole ones would cost each of them too much.
+
+    Attributes:
+        of: rows of a batch -> a tf.data.Dataset of these rows of all batches, endless.
+        batch_size: rows of a whole batch.
+    """
+
+    of: Callable[[range], tf.data.Dataset]
+    batch_size: int
+
+    def whole(self) -> tf.data.Dataset:
+        """The global batches."""
+        return self.of(range(self.batch_size))
+
+    def of_replicas(self, replicas: int, numbers: range, rows: int | None) -> tf.data.Dataset:
+        """As `parts` of the global batches."""
+        size = -(-(rows or self.batch_size) // replicas)
+        own = range(numbers.start * size, min(numbers.stop * size, self.batch_size))
+        if not own:
+            return parts(self.whole(), replicas, numbers, rows)
+        return parts(self.of(own), len(numbers), range(len(numbers)), len(numbers) * size)
 
 
 def sharded(strategy: tf.distribute.Strategy, data: Any, rows: int | None = None) -> Any:
@@ -17,7 +44,8 @@ def sharded(strategy: tf.distribute.Strategy, data: Any, rows: int | None = None
 
     Args:
         strategy: the strategy.
-        data: a tf.data.Dataset of global batches, the same in all workers; or None, which comes back.
+        data: a tf.data.Dataset of global batches, or `RowsOfBatches`, the same in all workers; or None, which comes
+            back.
         rows: size of the batch whose n-th part is k; default: that of each batch.
 
     Raises:
@@ -26,7 +54,7 @@ def sharded(strategy: tf.distribute.Strategy, data: Any, rows: int | None = None
     replicas = strategy.num_replicas_in_sync
     if replicas == 1 or data is None:
         return data
-    if not isinstance(data, tf.data.Dataset):
+    if not isinstance(data, (tf.data.Dataset, RowsOfBatches)):
         raise HarpError(
             f"Under a strategy of {replicas} replicas the data must be a tf.data.Dataset of batches, received "
             f"{type(data).__name__}: tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)."
@@ -34,9 +62,10 @@ def sharded(strategy: tf.distribute.Strategy, data: Any, rows: int | None = None
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         local = replicas // context.num_input_pipelines
-        return parts(
-            data, replicas, range(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local), rows
-        )
+        numbers = range(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local)
+        if isinstance(data, RowsOfBatches):
+            return data.of_replicas(replicas, numbers, rows)
+        return parts(data, replicas, numbers, rows)
 
     return strategy.distribute_datasets_from_function(of_worker)
 

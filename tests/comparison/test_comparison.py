@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -57,6 +58,21 @@ def test_without_its_dense_model_a_cell_is_not_tried(compare, undrawn, stand_in,
     assert failed == ["dense_pgd", "harp_90_pgd_seed0", "lwm_90_pgd_seed0"]
     assert stand_in.cells == ["dense_pgd", "dense_mart", "harp_90_mart_seed0", "lwm_90_mart_seed0"]
     assert read(tmp_path)["cells"][1]["message"] == "it starts from dense_pgd, which failed"
+
+
+def test_several_at_a_time_end_with_the_same_record(compare, undrawn, stand_in, tmp_path):
+    asked = {"methods": ("harp", "lwm", "dense_control"), "seeds": (0, 1)}
+    compare(**asked).run()
+    one = [{**cell, "figures": 0} for cell in read(tmp_path)["cells"]]
+    groups = read(tmp_path)["groups"]
+    shutil.rmtree(tmp_path / "compared")
+    stand_in.broken, stand_in.calls = {"lwm_90_pgd_seed1"}, []
+    assert compare(**asked, jobs=3).run() == ["lwm_90_pgd_seed1"]
+    assert stand_in.cells[0] == "dense_pgd" and len(stand_in.calls) == len(one)
+    stand_in.broken = set()
+    assert compare(**asked, jobs=3).run() == []
+    assert [{**cell, "figures": 0} for cell in read(tmp_path)["cells"]] == one
+    assert read(tmp_path)["groups"] == groups
 
 
 def test_other_settings_of_training_are_refused_by_name(compare, undrawn, stand_in):

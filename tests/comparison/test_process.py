@@ -15,6 +15,17 @@ def test_what_a_cell_prints_is_kept(tmp_path):
     assert log.read_text() == "one\ntwo\nthree\n"
 
 
+def test_cells_at_a_time_have_their_share_of_the_threads_unless_told_otherwise(tmp_path, monkeypatch):
+    log, tell = tmp_path / "log.txt", "import os; print(os.environ.get('TF_NUM_INTRAOP_THREADS'))"
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    with alone(tmp_path, print) as lock:
+        execute(["-c", tell], log, lock)
+        execute(["-c", tell], log, lock, threads=3)
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "5")
+        execute(["-c", tell], log, lock, threads=3)
+    assert log.read_text() == "None\n3\n5\n"
+
+
 def test_why_a_cell_failed(tmp_path):
     log = tmp_path / "log.txt"
     with alone(tmp_path, print) as lock:

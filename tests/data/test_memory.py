@@ -101,6 +101,14 @@ def test_first_step_leaves_batches_out(make, first_step):
     assert_equal(all_batches[first_step:], take(split.training_batches(5, seed=3, first_step=first_step), 6))
 
 
+@pytest.mark.parametrize("make", [numbered_split, lambda: colour_split(23, shift=True, mirror=True)])
+def test_workers_make_their_own_rows_of_the_same_batches(make):
+    split = make()
+    own = [take(split.training_batches(5, seed=3, first_step=2, rows=rows), 6) for rows in (range(3), range(3, 5))]
+    together = [tuple(np.concatenate(parts) for parts in zip(*pair)) for pair in zip(*own)]
+    assert_equal(take(split.training_batches(5, seed=3, first_step=2), 6), together)
+
+
 def test_augmentation_repeats_with_the_seed_and_changes_with_the_epoch():
     split = colour_split(shift=True, mirror=True)
     first = take(split.training_batches(20, seed=5), 4)

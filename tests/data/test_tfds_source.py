@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from harp_tf import data
@@ -158,6 +159,33 @@ def test_streamed_training_starts_anywhere(data_dir, monkeypatch, first_step):
     for one, other in zip(expected, received, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_workers_decode_their_own_rows_only(data_dir, monkeypatch):
+    monkeypatch.setattr(streamed, "WINDOW", 16)
+    train = load("harp_many_sizes", data_dir).train
+    decode, decoded = train._decode, []
+
+    def counted(record):
+        image, label = decode(record)
+        with tf.control_dependencies([tf.numpy_function(lambda: decoded.append(1), [], [])]):
+            return tf.identity(image), label
+
+    train._decode = counted
+
+    def made(steps, **settings):
+        decoded.clear()
+        # 14 of the 45 images of an epoch fill no batch of 31, but would fill batches of own rows.
+        found = take(train.training_batches(31, seed=3, first_step=1, **settings), steps)
+        return found, len(decoded)
+
+    whole, _ = made(2)
+    first, of_first = made(2, rows=range(4))
+    second, _ = made(2, rows=range(4, 31))
+    assert of_first <= 4 * 8  # with what is prepared ahead of time, and not 31 a step
+    for batch, one, other in zip(whole, first, second, strict=True):
+        for images, own, others in zip(batch, one, other, strict=True):
+            np.testing.assert_array_equal(images, np.concatenate([own, others]))
 
 
 def test_streamed_limits(data_dir):

@@ -52,6 +52,24 @@ def test_endless_data_stay_endless():
     assert sharding.parts(numbered(12, 6).repeat(), 2, range(2)).cardinality() == tf.data.INFINITE_CARDINALITY
 
 
+@pytest.mark.parametrize("batch, workers, local", [(12, 2, 1), (12, 2, 2), (7, 3, 1), (5, 4, 1), (9, 2, 2)])
+@pytest.mark.parametrize("rows", [None, 16])
+def test_a_worker_that_makes_its_own_rows_hands_out_the_parts_of_whole_batches(batch, workers, local, rows):
+    made = []
+
+    def of(own: range) -> tf.data.Dataset:
+        made.append(own)
+        return numbered(3 * batch, batch).map(lambda image, label: (image[own.start : own.stop], label[own.start :]))
+
+    batches, everywhere = sharding.RowsOfBatches(of, batch), workers * local
+    for worker in range(workers):
+        numbers = range(worker * local, (worker + 1) * local)
+        found = [part.numpy().tolist() for part, _ in batches.of_replicas(everywhere, numbers, rows)]
+        assert found == cut(numbered(3 * batch, batch), everywhere, numbers, rows=rows)
+    if batch == 12 and rows is None:
+        assert made == [range(12 * worker // workers, 12 * (worker + 1) // workers) for worker in range(workers)]
+
+
 def test_one_device_gets_the_data_as_they_are():
     data = numbered(4, 2)
     assert sharding.sharded(DEFAULT, data) is data

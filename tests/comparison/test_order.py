@@ -1,0 +1,52 @@
+import threading
+
+import pytest
+
+from harp_tf.comparison import Axes, plan
+from harp_tf.comparison.order import made
+from harp_tf.config import RunConfig
+
+CELLS = plan(RunConfig(), Axes(("harp", "lwm", "dense_control"), (0.9,), ("pgd", "mart"), (0, 1)))
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 40])
+def test_every_cell_is_made_once_and_after_the_one_that_it_starts_from(jobs):
+    done, begun = [], []
+
+    def make(cell):
+        assert cell.start in ("", *done)
+        begun.append(cell.name)
+        return cell.name
+
+    for cell, name in made(CELLS, jobs, make):
+        assert name == cell.name
+        done.append(name)
+    assert sorted(done) == sorted(cell.name for cell in CELLS) and sorted(begun) == sorted(done)
+    if jobs == 1:
+        assert done == [cell.name for cell in CELLS]
+
+
+def test_so_many_are_made_at_a_time_and_no_more():
+    together, lock, most = threading.Barrier(2, timeout=30), threading.Lock(), 0
+    now = 0
+
+    def make(cell):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        if not cell.start:  # both dense models, each of which would wait for the other for ever
+            together.wait()
+        with lock:
+            now -= 1
+
+    assert len(list(made(CELLS, 2, make))) == len(CELLS)
+    assert most == 2
+
+
+def test_the_mistake_of_one_is_the_mistake_of_all():
+    def make(cell):
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        list(made(CELLS, 2, make))
