@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,9 +11,11 @@ from absl import app, flags
 
 from harp_tf.config import RunConfig, setting_range, setting_type
 from harp_tf.reading import LIMIT, read_json, read_text
+from harp_tf.recipes import RECIPES
 from harp_tf.types import HarpError
 
 _FLAGFILE = ("--flagfile", "-flagfile")
+_RECIPE = ("--recipe", "-recipe")
 _MOST_FLAGFILES = 1000
 
 EXIT_MISTAKE = 2
@@ -47,6 +49,13 @@ def _define(field: dataclasses.Field) -> None:
         flags.DEFINE_enum(field.name, default, list(choices), text)
     else:
         flags.DEFINE_string(field.name, default, text)
+
+
+def define_recipe() -> None:
+    """Defines --recipe, which stands for the settings of a recipe: flags after it win over it, those before it lose."""
+    texts = {name: ", ".join(f"{key}={value}" for key, value in recipe.items()) for name, recipe in RECIPES.items()}
+    known = "; ".join(f"{name}: {text}" for name, text in texts.items())
+    flags.DEFINE_enum("recipe", None, list(RECIPES), f"Settings under one name, see docs/recipe.md. {known}.")
 
 
 def read_settings() -> RunConfig:
@@ -137,11 +146,24 @@ def run(main: Callable[[], None]) -> None:
 def _parse(arguments: list[str]) -> list[str]:
     try:
         _check_flagfiles(arguments[1:])
-        return flags.FLAGS(arguments)
+        # As absl does it first, too; then a recipe in a flagfile stands at its place among all flags.
+        given = flags.FLAGS.read_flags_from_files(arguments[1:], force_gnu=False)
+        return flags.FLAGS([*arguments[:1], *(_with_recipes(given) if "recipe" in flags.FLAGS else given)])
     except UnicodeDecodeError as error:
         _exit(f"A flagfile is no UTF-8 text: {error}.")
     except (flags.Error, OSError, ValueError, RecursionError) as error:
         _exit(f"{str(error).removeprefix('ERROR:: ').rstrip('.')}. See --help.")
+
+
+def _with_recipes(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the settings of each recipe behind its name."""
+    found = []
+    for before, argument in zip(["", *arguments], arguments):
+        found.append(argument)
+        name, equals, value = argument.partition("=")
+        chosen = value if name in _RECIPE and equals else argument if before in _RECIPE else ""
+        found += [f"--{setting}={value}" for setting, value in RECIPES.get(chosen, {}).items()]
+    return found
 
 
 def _check_flagfiles(arguments: list[str]) -> None:

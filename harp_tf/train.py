@@ -16,4 +16,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     cli_flags.define_settings()
+    cli_flags.define_recipe()
     cli_flags.run(main)

@@ -39,6 +39,7 @@ SMALL_RUN = """\
 
 EXPORT_FLAGS = ("quantize", "compact", "kit", "forms", "bench", "check_arm_sparse", "arm_sparse")
 COMPARE_FLAGS = ("methods", "sparsities", "losses", "seeds", "jobs")
+TRAIN_FLAGS = ("recipe",)
 
 
 def _forget_flags():
@@ -50,6 +51,7 @@ def _forget_flags():
         "save_adversarial",
         *EXPORT_FLAGS,
         *COMPARE_FLAGS,
+        *TRAIN_FLAGS,
     ):
         if name in flags.FLAGS:
             delattr(flags.FLAGS, name)

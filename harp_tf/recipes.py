@@ -1,0 +1,13 @@
+"""Recipes: settings that belong together, under one name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+BEST: Mapping[str, Any] = MappingProxyType({"method": "harp_joint", "finetune_learning_rate": 0.1})
+"""What was measured to win over the paper's settings, see docs/recipe.md."""
+
+PAPER: Mapping[str, Any] = MappingProxyType({"method": "harp", "finetune_learning_rate": 0.01})
+"""The paper's values of the same settings; these are the defaults."""
+
+RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"paper": PAPER, "best": BEST})
