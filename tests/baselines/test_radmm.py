@@ -61,12 +61,19 @@ def test_the_proximal_term():
     assert with_it - without == pytest.approx(0.25 * expected, rel=1e-4)
 
 
+class Unpulled(radmm.AdmmTraining):
+    """The same training without the proximal term."""
+
+    def proximal(self):
+        return tf.constant(0.0)
+
+
 def test_weights_are_drawn_to_where_they_are_cut():
-    network = wrapped()
-    before = share_outside(network)
-    trainer = fitted(radmm.AdmmTraining, network, epochs=25)
-    assert float(trainer.rho) == radmm.LARGEST and int(trainer.interval) == 10
-    assert share_outside(network) < 0.8 * before
+    network, control = wrapped(), wrapped()
+    trainer = fitted(radmm.AdmmTraining, network, epochs=100)
+    fitted(Unpulled, control, epochs=100)
+    assert float(trainer.rho) == pytest.approx(radmm.PULL / 400 * radmm.GROWTH**9) and int(trainer.interval) == 40
+    assert share_outside(network) < 0.01 * share_outside(control)
     # It ends cut: the largest weights, as many as may remain.
     for kernel in layers.pruned_kernels(network):
         mask, magnitudes = masks(network)[kernel.path], np.abs(kernel.variable.numpy())
