@@ -142,7 +142,9 @@ def test_reproduces_all_official_runs(name):
     ours, official, difference = golden(name, None)
     np.testing.assert_array_equal(ours, official)
     assert len(ours) == 203
-    assert (difference < 1e-3).mean() >= 0.99
+    # A step follows the signs of a gradient, so a rounding can send a run elsewhere. Which one does depends on the
+    # processor: 1 or 2 of the 203 with AVX-512, 3 or 4 without.
+    assert (difference < 1e-3).mean() >= 0.97
 
 
 def test_the_checks_of_a_hundred_steps():
@@ -234,7 +236,7 @@ def test_compiled_with_an_open_batch_dimension(attack, jit):
         images, labels = network.images[:count], network.labels[:count]
         expected = attack.run(network, images, labels, images + 0.1, number)
         for ours, theirs in zip(compiled(images, labels, number), expected):
-            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+            np.testing.assert_allclose(ours, theirs, atol=5e-4)  # 1.3e-4 was seen, of XLA without AVX-512
     assert compiled.experimental_get_tracing_count() == 1
 
 
