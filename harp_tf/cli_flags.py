@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import tensorflow as tf
 from absl import app, flags
 
 from harp_tf.config import RunConfig, setting_range, setting_type
@@ -136,6 +137,10 @@ def run(main: Callable[[], None]) -> None:
             main()
         except (HarpError, OSError) as error:
             _exit(str(error))
+        except tf.errors.ResourceExhaustedError as error:
+            _exit(f"A device has too little memory ({_short(error)}). Lower --batch_size, or raise --accumulate.")
+        except tf.errors.DataLossError as error:
+            _exit(f"A file of the data set is damaged ({_short(error)}). Prepare the data set anew.")
 
     for flag in flags.FLAGS.get_flags_for_module(__name__):
         # --help shows the flags of the main module only.
@@ -185,6 +190,10 @@ def _check_flagfiles(arguments: list[str]) -> None:
             raise HarpError(f"More than {_MOST_FLAGFILES} flagfiles or {LIMIT // 2**20} MiB, the last of them {name!r}")
         lines = (line.partition("=") for line in text.splitlines())
         left += [value for start, equals, value in lines if start in _FLAGFILE and equals]
+
+
+def _short(error: tf.errors.OpError) -> str:
+    return " ".join(error.message.split())[:200]
 
 
 def _exit(message: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """python -m harp_tf.compare --flagfile=flags/NAME.flags: pruning methods side by side, with a report."""
 
+import signal
 import sys
 
 from absl import flags
@@ -27,8 +28,12 @@ def main() -> None:
     config = cli_flags.read_settings()
     axes = read_axes(config)
     steps = pipeline.load_data(config).train.steps_per_epoch(config.batch_size)
-    if comparison.Comparison(config, axes, steps, jobs=flags.FLAGS.jobs).run():
-        sys.exit(1)
+    try:
+        failed = comparison.Comparison(config, axes, steps, jobs=flags.FLAGS.jobs).run()
+    except KeyboardInterrupt:
+        print("\nInterrupted: what is finished is kept, and the same command goes on with the rest.")
+        sys.exit(128 + signal.SIGINT)
+    sys.exit(1 if failed else 0)
 
 
 def define_axes() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import tensorflow as tf
 from harp_tf import attacks, data, deploy, files, layers, report
 from harp_tf.attacks.precision import half_precision_safe
 from harp_tf.config import RunConfig
+from harp_tf.run_dir import cores
 from harp_tf.training.precision import computes_in_float16
 from harp_tf.types import HarpError
 
@@ -195,7 +195,7 @@ class Measurement:
             "keep_all": self._save is not None,
         }
         digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
-        state = attacks.State(self._state / digest, identity)
+        state = attacks.State(self._state / digest, identity, self.say)
         self._states.append(state)
         if state.finished:
             self.say(f"{title}: goes on after {state.finished} batches that an interrupted evaluation has finished.")
@@ -260,7 +260,7 @@ def predictor_of(model: keras.Model) -> attacks.Predict:
 def _open_tflite(path: Path) -> tuple[attacks.Predict, dict]:
     kernels = deploy.kernel_nonzeros(path)
     sizes = _sizes(path, sum(k.weights for k in kernels), sum(k.nonzero for k in kernels))
-    return deploy.TFLiteClassifier(path, num_threads=os.cpu_count() or 1).logits, sizes
+    return deploy.TFLiteClassifier(path, num_threads=cores()).logits, sizes
 
 
 def _sizes(file: Path, parameters: int, nonzero: int) -> dict:

@@ -215,6 +215,7 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
             self._forget(anew)
         else:
+            self._warn_of_other_surroundings()
             finished = resumed.without_damage(self.config.stages, self.say).finished
             if finished != resumed.finished:
                 stages = list(self.config.stages)
@@ -222,6 +223,22 @@ class RunDirectory:
             self._remove_checkpoints(list(finished))  # of a stage that was killed when it had just ended
         RunRecord.of(self.config, finished).write(surroundings())
         return [stage for stage in self.config.stages if stage in finished]
+
+    def _warn_of_other_surroundings(self) -> None:
+        """Says what is not as it was when an unfinished run began, for then its last bits are not either."""
+        before, now = read_json(self.path / "config.json"), surroundings()
+        differences = []
+        for group in ("versions", "machine", "environment"):
+            old = before.get(group)
+            old, new = old if isinstance(old, dict) else {}, now[group]
+            names = [name for name in {**old, **new} if name != "system" and old.get(name) != new.get(name)]
+            differences += [f"{n} was {old.get(n, 'not set')} and is {new.get(n, 'not set')}" for n in names]
+        if differences:
+            found = "; ".join(differences)
+            self.say(
+                f"WARNING: this run began elsewhere ({found}). It goes on, and may end with other last bits than if it "
+                "had not been interrupted."
+            )
 
     def finish(self, stage: str) -> None:
         """Records that a stage has ended, with the checksums of what it has left, and removes its checkpoints."""
@@ -272,14 +289,27 @@ def _training_of(line: bytes) -> str | None:
         return None
 
 
+_ROUNDING = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "OMP_NUM_THREADS")
+"""Variables of the environment on which the last bits of TensorFlow's sums depend."""
+
+
 def surroundings() -> dict[str, dict]:
-    """What a result depends on besides its settings: versions of the software, and the machine."""
+    """What a result depends on besides its settings: versions of the software, the machine, and the environment."""
     packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
     return {
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "environment": {name: os.environ[name] for name in _ROUNDING if name in os.environ},
     }
+
+
+def cores() -> int:
+    """How many threads this process is to compute with: what TensorFlow was told, or the cores that it may use."""
+    told = os.environ.get(_ROUNDING[0], "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

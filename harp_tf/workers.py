@@ -15,7 +15,13 @@ from harp_tf.config import RunConfig
 from harp_tf.run_dir import TRAINING_STAGES
 from harp_tf.types import HarpError
 
-_LOST = tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+)
 _NOT_NEEDED = shutil.ignore_patterns("tensorboard", "plots", "evaluation", ".*")
 
 
@@ -87,10 +93,10 @@ class Workers:
 
 
 def _check(config: RunConfig, replicas: int) -> None:
-    if config.batch_size < replicas:
+    if (replicas - 1) * -(-config.batch_size // replicas) >= config.batch_size:
         raise HarpError(
             f"batch_size is the number of images of all {replicas} devices together, received {config.batch_size}: "
-            "some would have none."
+            f"some would have none. Make it a multiple of {replicas}."
         )
     if replicas > 1 and config.jit == "on":
         raise HarpError(

@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from harp_tf import cli_flags
@@ -172,6 +173,24 @@ def test_a_mistake_of_the_program_is_not_hidden(program, monkeypatch):
 
 
 # Targets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        (tf.errors.ResourceExhaustedError, ["too little memory", "OOM when allocating", "--accumulate"]),
+        (tf.errors.DataLossError, ["file of the data set is damaged", "OOM when allocating"]),
+    ],
+)
+def test_what_fails_in_tensorflow_is_one_line_too(refused, monkeypatch, kind, words):
+    from harp_tf import pipeline
+
+    def fail(config):
+        raise kind(None, None, "OOM when allocating\na tensor")
+
+    monkeypatch.setattr(pipeline, "Run", fail)
+    message = refused()
+    assert all(word in message for word in words), message
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
+from harp_tf.config import RunConfig
 from harp_tf.pipeline import Run
+from harp_tf.run_dir import RunDirectory
 from harp_tf.types import HarpError
 from tests.runs import contents, read
 
@@ -101,6 +103,26 @@ def test_a_mistake_is_found_before_restart_removes_anything(tiny, copy):
         with pytest.raises(HarpError):
             tiny(run_dir=str(copy), **{"init_from": None, "stages": ("pretrain", "prune"), **mistake}, restart=True)
     assert contents(copy) == before
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_is_different(tiny, idle, copy, lines, monkeypatch):
+    (copy / "results.json").unlink()
+    content = json.loads((copy / "config.json").read_text())
+    content["versions"]["tensorflow"], content["machine"]["cores"] = "2.0.0", 1000
+    content["finished"] = {stage: {} for stage in content["finished"] if stage != "evaluate"}
+    (copy / "config.json").write_text(json.dumps(content))
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
+    RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), lines.append).prepare()
+    (line,) = [line for line in lines if "began elsewhere" in line]
+    assert "tensorflow was 2.0.0 and is 2." in line and "cores was 1000" in line
+    assert "TF_NUM_INTRAOP_THREADS was not set and is 7" in line and "keras" not in line
+    lines.clear()
+    RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), lines.append).prepare()
+    assert not any("began elsewhere" in line for line in lines)  # said once: the record tells of what is now
+
+
+def _settings(flags: dict) -> dict:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
 
 
 @pytest.mark.slow

@@ -55,6 +55,7 @@ def test_another_than_the_chief_trains_in_a_copy(devices, tmp_path):
     "settings, message",
     [
         ({"batch_size": 3}, "all 4 devices together, received 3"),
+        ({"batch_size": 5}, "received 5: some would have none. Make it a multiple of 4"),  # 2 + 2 + 1 + 0
         ({"batch_size": 12, "accumulate": 2}, r"divisible by accumulate times the number of devices, 2 \* 4"),
         ({"jit": "on"}, "jit=on cannot compile a step of 4 devices"),
     ],

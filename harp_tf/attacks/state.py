@@ -2,8 +2,7 @@
 
 import contextlib
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,9 @@ import numpy as np
 from harp_tf.files import write_json, write_npz
 
 Record = dict[str, np.ndarray]
+
+_KEYS = "keys"
+"""The names of the arrays: a damaged directory of a zip file may lose one without an error."""
 
 
 class State:
@@ -21,10 +23,11 @@ class State:
     Args:
         folder: made if it does not exist.
         identity: JSON-serialisable description of model, data, attacks and seed.
+        say: receives a line for every damaged record.
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping):
-        self._folder = Path(folder)
+    def __init__(self, folder: str | Path, identity: Mapping, say: Callable[[str], None] = print):
+        self._folder, self._say = Path(folder), say
         description = self._folder / "state.json"
         wanted = json.loads(json.dumps(identity))
         if _read(description) != wanted:
@@ -38,16 +41,23 @@ class State:
         return len(list(self._folder.glob("batch_*.npz")))
 
     def load(self, number: int) -> Record | None:
-        """The record of a batch, None if it is not there or cannot be read."""
+        """The record of a batch, None if it is not there or, which is said, damaged."""
+        path = self._path(number)
+        if not path.exists():
+            return None
         try:
-            with np.load(self._path(number), allow_pickle=False) as file:
-                return dict(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            with np.load(path, allow_pickle=False) as file:
+                record = dict(file)
+            if sorted(record.pop(_KEYS).tolist()) != sorted(record):
+                raise ValueError("arrays are missing")
+            return record
+        except Exception as error:  # NumPy, zip and zlib each raise their own for a damaged file
+            self._say(f"{path} is damaged ({error or type(error).__name__}): this batch is measured anew.")
             return None
 
     def save(self, number: int, record: Record) -> None:
         """Writes the record of a batch."""
-        write_npz(self._path(number), record)
+        write_npz(self._path(number), {**record, _KEYS: np.array(list(record))})
 
     def clear(self) -> None:
         """Removes what was saved, and the folder if nothing else is in it: the evaluation is done."""

@@ -1,7 +1,7 @@
 """A comparison in its directory: cells are made one after another, kept, counted together and reported."""
 
+import contextlib
 import functools
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from harp_tf.comparison.process import alone
 from harp_tf.config import RunConfig
 from harp_tf.files import write_atomically, write_json
 from harp_tf.reading import read_json
-from harp_tf.run_dir import TRAINING_STAGES, surroundings
+from harp_tf.run_dir import TRAINING_STAGES, cores, surroundings
 from harp_tf.types import HarpError
 
 Execute = Callable[[Sequence[str], Path, int], str]
@@ -60,7 +60,7 @@ class Comparison:
         self.cells = plan(config, axes)
         self._steps, self._jobs = steps_per_epoch, jobs
         # Processes that each take all cores hinder one another.
-        threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
+        threads = None if jobs == 1 else max(1, cores() // jobs)
         self._execute = execute or functools.partial(process.execute, threads=threads)
         self._entries: dict[str, dict[str, Any]] = {}
         self._refuse_changes(_read(self.directory / "comparison.json"))
@@ -82,24 +82,33 @@ class Comparison:
             self.say(f"{len(self.cells)} cells, {len(self.cells) - len(missing)} of them finished earlier.")
             failed: list[str] = []
             left = list(missing)
-            for cell, made in order.made(missing, self._jobs, lambda cell: self._make(cell, lock, failed)):
-                left.remove(cell)
-                message = made.message
-                if not message and not self._note_finished(cell):
-                    message = "it ended without the figures that it was to measure"
-                if message:
-                    failed.append(cell.name)
-                    self._note(cell, "failed", message=message)
-                if made.training is not None:
-                    self._speed.append((self._work(cell), made.training))
-                self._write()
-                self._say_progress(f"[{len(missing) - len(left)}/{len(missing)}]", cell, made, message, left)
+            # Closed before the lock is given back, whatever happens.
+            making = order.made(missing, self._jobs, lambda c: self._make(c, lock, failed), process.interrupt)
+            with contextlib.closing(making) as cells:
+                for cell, made in cells:
+                    left.remove(cell)
+                    message = made.message
+                    if not message and not self._note_finished(cell):
+                        message = "it ended without the figures that it was to measure"
+                    if message:
+                        failed.append(cell.name)
+                        self._note(cell, "failed", message=message)
+                    elif made.training is not None:
+                        self._speed.append((self._work(cell), made.training))
+                    self._write()
+                    self._say_progress(f"[{len(missing) - len(left)}/{len(missing)}]", cell, made, message, left)
         self._finish(failed)
         return failed
 
     def _make(self, cell: Cell, lock: int, failed: Sequence[str]) -> _Made:
         if cell.start in failed:
             return _Made(f"it starts from {cell.start}, which failed")
+        try:
+            return self._made(cell, lock)
+        except (HarpError, OSError) as error:  # a damaged or unwritable file of this cell is no matter of the others
+            return _Made(str(error))
+
+    def _made(self, cell: Cell, lock: int) -> _Made:
         cell.directory.mkdir(parents=True, exist_ok=True)
         if cell.model is not None:
             write_atomically(cell.directory / "dense.keras", cell.model.read_bytes())

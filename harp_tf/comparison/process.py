@@ -17,6 +17,15 @@ from pathlib import Path
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
+_running: set[subprocess.Popen] = set()
+
+
+def interrupt() -> None:
+    """Asks all processes of `execute` that run to save and end."""
+    for process in list(_running):
+        process.send_signal(signal.SIGINT)
+
+
 @contextlib.contextmanager
 def alone(directory: Path, say: Callable[[str], None]) -> Iterator[int]:
     """Holds a lock on a directory, and waits for it where another process has it.
@@ -67,10 +76,14 @@ def execute(arguments: Sequence[str], log: Path, lock: int, threads: int | None 
         ) as process,
     ):
         assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            file.flush()
-            last = line.decode("utf-8", "replace").strip() or last
+        _running.add(process)
+        try:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                last = line.decode("utf-8", "replace").strip() or last
+        finally:
+            _running.discard(process)
     status = process.returncode
     if status == 0:
         return ""

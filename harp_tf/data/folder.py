@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf.data.expansion import check_expansion
-from harp_tf.data.memory import Labelled, stratified_cut
+from harp_tf.data.memory import FIXED_SEED, Labelled, stratified_cut
 from harp_tf.types import HarpError
 
 ENDINGS = (".png", ".jpg", ".jpeg")
@@ -17,14 +17,13 @@ TEST_FRACTION = 0.2
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
-def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
+def load(folder: str) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     """Returns (images, labels) for training and for testing, and the class names in alphabetical order.
 
     Args:
         folder: Holds `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` (then a fifth of every
-            class becomes the test set); JPEG as well. All images must be of one size. `folder` may be a link; links
-            inside it must stay inside it.
-        seed: Keys the cut of the test set, where the folder has none.
+            class becomes the test set, the same in all runs); JPEG as well. All images must be of one size.
+            `folder` may be a link; links inside it must stay inside it.
 
     Returns:
         Images are uint8 [n, H, W, C], with three channels as soon as one image has colour.
@@ -34,19 +33,19 @@ def load(folder: str, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     """
     root = Path(os.path.expanduser(folder))
     try:
-        return _load(root, seed)
+        return _load(root)
     except (OSError, ValueError) as error:
         if isinstance(error, HarpError):
             raise
         raise HarpError(f"The folder '{root}' could not be read ({error}).") from error
 
 
-def _load(root: Path, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
+def _load(root: Path) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     if not os.path.isdir(root):
         raise HarpError(f"There is no folder '{root}'. Give one with train/CLASS/*.png and test/CLASS/*.png.")
     if not (root / "train").is_dir():
         images, labels, names = _read(root, root)
-        train, test = stratified_cut(labels, TEST_FRACTION, seed)
+        train, test = stratified_cut(labels, TEST_FRACTION, FIXED_SEED)
         return (images[train], labels[train]), (images[test], labels[test]), names
     if not (root / "test").is_dir():
         raise HarpError(f"'{root}' has a folder 'train' but no folder 'test'. Add one, or give '{root / 'train'}'.")

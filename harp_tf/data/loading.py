@@ -43,7 +43,7 @@ def load(
     elif kind == "npz":
         parts = npz.load(place)
     elif kind == "dir":
-        parts = folder.load(place, seed)
+        parts = folder.load(place)
     else:
         return tfds_source.load(spec, cuts, download=download, data_dir=data_dir)
     return split_arrays(spec, *parts, cuts)

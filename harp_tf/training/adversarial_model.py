@@ -333,7 +333,7 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
             gradients = [None if g is None else g / self.accumulate for g in gradients]
         gradients = replicas.sums(gradients)
         self.optimizer.apply([self._adjusted(g, v) for g, v in zip(gradients, variables)], variables)
-        replicas.level(replicas.local_statistics(self.network))
+        replicas.level(replicas.local_statistics(self.network), tf.shape(images)[0])
         for kernel in self._kernels:
             kernel.follow()
         return accumulation.joined(terms), tf.concat(image_gradients, axis=0)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from harp_tf.files import remove_leftovers, sync_folder, temporary_name
 from harp_tf.reading import read_json
@@ -76,12 +78,16 @@ class CheckpointStore:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
-            needed = sum(keras.ops.convert_to_numpy(array).nbytes for array in arrays.values())
+            # From shapes: to read variables that replicas keep apart takes all workers.
+            needed = sum(math.prod(a.shape) * tf.as_dtype(a.dtype).size for a in arrays.values())
             raise HarpError(
                 f"A checkpoint of {needed:,} bytes could not be written to {self.folder}: "
                 f"{error.strerror or error}. The one before it is whole: make room and start the run again as before, "
                 "and it goes on from there."
             ) from error
+        for path in self._found():
+            if _position(path) >= position and path != target:  # newer: damaged, or it would have been gone on from
+                self._remove(path)
         found = self._found()
         of_the_best = [path for path in found if path.name.endswith("_best")]
         for path in found[: -self.keep]:
@@ -123,8 +129,8 @@ class CheckpointStore:
 
     def _found(self) -> list[Path]:
         """The checkpoints, the oldest first; by their names, for clocks go wrong."""
-        names = {path: match for path in self.folder.glob("epoch_*") if (match := _NAME.fullmatch(path.name))}
-        return sorted(names, key=lambda path: (int(names[path][1]), int(names[path][2]), path.name))
+        found = [path for path in self.folder.glob("epoch_*") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (_position(path), path.name))
 
     def _remove(self, path: Path) -> None:
         """Removes a checkpoint, which is at no moment half there under its name."""
@@ -132,6 +138,13 @@ class CheckpointStore:
         with contextlib.suppress(OSError):
             os.rename(path, temporary)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _position(path: Path) -> Position:
+    """The position that the name of a checkpoint says."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return Position(int(match[1]), int(match[2]))
 
 
 def _write_arrays(path: Path, arrays: Arrays) -> dict[str, str]:

@@ -31,7 +31,14 @@ def make_strategy(name: str, devices: int | None = None) -> tf.distribute.Strate
         return tf.distribute.MirroredStrategy(_devices(devices))
     if name == "multi_worker":
         _check_cluster()
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            reason = " ".join(error.message.split())[:200]
+            raise HarpError(
+                f"The workers could not be joined ({reason}). Look whether an earlier process still runs, and whether "
+                f"these are the addresses: TF_CONFIG={os.environ['TF_CONFIG']}"
+            ) from error
     if name == "tpu":
         return tf.distribute.TPUStrategy(_tpu())
     return tf.distribute.get_strategy()

@@ -58,7 +58,9 @@ class KerasUnderStrategies(keras.Model):
             if kwargs.get("validation_steps") is None:
                 kwargs["validation_steps"] = _number_of_batches(kwargs.get("validation_data"))
             kwargs["validation_data"] = self._sharded(kwargs.get("validation_data"))
-            x = self._sharded(x)
+            x = self._sharded(x, self._largest_batch)
+        elif isinstance(x, RowsOfBatches):
+            x = x.whole()
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -69,8 +71,8 @@ class KerasUnderStrategies(keras.Model):
             x = self._sharded(x)
         return super().evaluate(x, y, *args, **kwargs)
 
-    def _sharded(self, data):
-        found = sharded(self.distribute_strategy, data, self._largest_batch)
+    def _sharded(self, data, rows: int | None = None):
+        found = sharded(self.distribute_strategy, data, rows)
         if data is not None:
             self._batch_spec = (data.whole() if isinstance(data, RowsOfBatches) else data).element_spec
         return found

@@ -27,12 +27,18 @@ def sums(tensors: Sequence[Any]) -> list[Any]:
     return [None if tensor is None else next(found) for tensor in tensors]
 
 
-def level(variables: Sequence[keras.Variable]) -> None:
-    """Gives variables that the replicas moved apart their mean, so that the replicas stay the same."""
-    replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-    if replicas > 1:
-        for variable, total in zip(variables, sums(variables), strict=True):
-            variable.assign(total / replicas)
+def level(variables: Sequence[keras.Variable], count: tf.Tensor) -> None:
+    """Gives variables that the replicas moved apart their mean, so that the replicas stay the same.
+
+    Args:
+        variables: the same on all replicas before these took their step.
+        count: int32 scalar, images of this replica; what it has learned from none does not count.
+    """
+    if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
+        seen = count > 0
+        total, *totals = sums([tf.cast(seen, tf.float32), *(tf.where(seen, v, tf.zeros_like(v)) for v in variables)])
+        for variable, found in zip(variables, totals, strict=True):
+            variable.assign(found / tf.cast(total, found.dtype))
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def sharded(strategy: tf.distribute.Strategy, data: Any, rows: int | None = None
         strategy: the strategy.
         data: a tf.data.Dataset of global batches, or `RowsOfBatches`, the same in all workers; or None, which comes
             back.
-        rows: size of the batch whose n-th part is k; default: that of each batch.
+        rows: size of the batch whose n-th part is k, which no batch may exceed; default: that of each batch.
 
     Raises:
         HarpError: if there are several replicas and `data` is something else.
@@ -96,6 +96,10 @@ def parts(data: tf.data.Dataset, replicas: int, numbers: range, rows: int | None
 def _rows(tensor: tf.Tensor, number: tf.Tensor, replicas: int, rows: int | None) -> tf.Tensor:
     """The rows of a batch that the replica of this number gets."""
     size = -(-(rows or tf.shape(tensor)[0]) // replicas)
+    if rows is not None:  # else rows at the end would be lost
+        message = f"A batch is larger than the {rows} images that are kept for each: raise batch_size."
+        with tf.control_dependencies([tf.debugging.assert_less_equal(tf.shape(tensor)[0], rows, message)]):
+            tensor = tf.identity(tensor)
     part = tensor[number * size : (number + 1) * size]
     whole = tensor.shape[0]
     if whole is not None and whole % replicas == 0 and rows in (None, whole):

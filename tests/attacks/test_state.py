@@ -30,6 +30,22 @@ def test_records_of_something_else_are_not_used(tmp_path, change):
     assert State(tmp_path, {**IDENTITY, **change}).load(0) is None
 
 
+def test_a_flipped_bit_is_noticed_and_said(tmp_path):
+    said = []
+    state = State(tmp_path, IDENTITY, said.append)
+    state.save(0, RECORD)
+    (path,) = tmp_path.glob("batch_*.npz")
+    whole = path.read_bytes()
+    for place in range(0, 8 * len(whole), 5):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        found = state.load(0)
+        assert found is None or same(found, RECORD), place  # some bits, as those of a time, mean nothing
+        assert (found is None) == bool(said), place
+        said.clear()
+
+
 def test_a_damaged_record_or_description_counts_as_none(tmp_path):
     state = State(tmp_path, IDENTITY)
     state.save(0, RECORD)

@@ -60,6 +60,20 @@ def test_without_its_dense_model_a_cell_is_not_tried(compare, undrawn, stand_in,
     assert read(tmp_path)["cells"][1]["message"] == "it starts from dense_pgd, which failed"
 
 
+def test_a_damaged_file_of_a_cell_stops_no_other(compare, undrawn, stand_in, tmp_path, monkeypatch):
+    def damages(arguments, log, lock):
+        found = stand_in(arguments, log, lock)
+        if "harp" in log.parent.name:
+            (log.parent / "results.json").write_text("{")
+        return found
+
+    comparison = compare()
+    comparison._execute = damages
+    assert comparison.run() == ["harp_90_pgd_seed0"]
+    assert "results.json is damaged" in read(tmp_path)["cells"][1]["message"]
+    assert statuses(tmp_path)["lwm_90_pgd_seed0"] == "finished"
+
+
 def test_several_at_a_time_end_with_the_same_record(compare, undrawn, stand_in, tmp_path):
     asked = {"methods": ("harp", "lwm", "dense_control"), "seeds": (0, 1)}
     compare(**asked).run()

@@ -44,6 +44,26 @@ def test_so_many_are_made_at_a_time_and_no_more():
     assert most == 2
 
 
+@pytest.mark.parametrize("ends", ["consumer", "cell"])
+def test_what_runs_is_stopped_when_all_ends_before_its_time(ends):
+    stopped = threading.Event()
+
+    def make(cell):
+        if ends == "cell" and cell is CELLS[0]:
+            raise ValueError("a mistake of the program")
+        if cell is CELLS[1] or ends == "cell":
+            assert stopped.wait(30)
+
+    making = made([cell for cell in CELLS if not cell.start], 2, make, stopped.set)
+    if ends == "cell":
+        with pytest.raises(ValueError, match="a mistake"):
+            list(making)
+    else:
+        next(making)
+        making.close()
+    assert stopped.is_set()
+
+
 def test_the_mistake_of_one_is_the_mistake_of_all():
     def make(cell):
         raise OSError("no space left")

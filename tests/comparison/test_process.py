@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from harp_tf.comparison import process
@@ -24,6 +25,19 @@ def test_cells_at_a_time_have_their_share_of_the_threads_unless_told_otherwise(t
         monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "5")
         execute(["-c", tell], log, lock, threads=3)
     assert log.read_text() == "None\n3\n5\n"
+
+
+def test_cells_that_run_can_be_asked_to_end(tmp_path):
+    cell = "import time\ntry:\n print('begun', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('saved')"
+    with alone(tmp_path, print) as lock:
+        running = threading.Thread(target=execute, args=(["-c", cell], tmp_path / "log.txt", lock))
+        running.start()
+        while not (tmp_path / "log.txt").exists() or b"begun" not in (tmp_path / "log.txt").read_bytes():
+            time.sleep(0.02)
+        process.interrupt()
+        running.join(30)
+    assert (tmp_path / "log.txt").read_text() == "begun\nsaved\n"
+    process.interrupt()  # of nothing
 
 
 def test_why_a_cell_failed(tmp_path):

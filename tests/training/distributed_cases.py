@@ -19,7 +19,7 @@ from harp_tf.losses import FreeAdversarialTraining
 from harp_tf.training import distribution
 from harp_tf.training.precision import computing_in
 
-BATCH, VALIDATION_BATCH = 12, 10
+BATCH, VALIDATION_BATCH = 12, 14
 ATTACK = PGD(eps=0.1, steps=2)
 
 

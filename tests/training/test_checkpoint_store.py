@@ -64,7 +64,7 @@ def test_variables_of_all_types_come_back(store):
 
 def test_the_newest_is_that_of_the_largest_position(store, monkeypatch):
     store.keep = 9
-    for number, position in enumerate([Position(9, 2), Position(10), Position(9, 10), Position(2, 3000)]):
+    for number, position in enumerate([Position(2, 3000), Position(9, 2), Position(9, 10), Position(10)]):
         store.save(position, arrays(number))
         os.utime(store.folder / names(store)[0], (2e9 - number, 2e9 - number))
     assert store.newest()[0] == Position(10)
@@ -76,6 +76,19 @@ def test_the_last_ones_and_the_newest_best_are_kept(store):
     assert names(store) == ["epoch_0003_step_0000000_best", "epoch_0005_step_0000000", "epoch_0006_step_0000000"]
     store.save(Position(7), arrays(7), best=True)
     assert names(store) == ["epoch_0006_step_0000000", "epoch_0007_step_0000000_best"]
+
+
+def test_damaged_ones_do_not_push_out_those_that_are_written_before_them(store, lines):
+    store.save(Position(1), arrays(1), best=True)
+    for epoch in (2, 3):
+        store.save(Position(epoch), arrays(epoch))
+        flip(store.folder / f"epoch_000{epoch}_step_0000000" / "arrays.npz")
+    assert store.newest()[0] == Position(1) and len(lines) == 2
+    store.save(Position(1, 50), arrays(4))
+    assert names(store) == ["epoch_0001_step_0000000_best", "epoch_0001_step_0000050"]
+    assert store.newest()[0] == Position(1, 50) and store.latest() == store.folder / "epoch_0001_step_0000050"
+    store.save(Position(2), arrays(5), best=True)
+    assert store.newest()[0] == Position(2)
 
 
 DAMAGES = {

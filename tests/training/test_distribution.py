@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import harp_tf
 from harp_tf.attacks import PGD, draws
 from harp_tf.training import distribution, keras_strategies, replicas, sharding
 from harp_tf.types import HarpError
@@ -42,6 +43,11 @@ def test_with_a_fixed_number_of_rows_a_replica_always_has_the_same_places_of_a_b
     assert cut(numbered(11, 8), 2, range(2), rows=8) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10], []]
 
 
+def test_a_batch_of_more_than_the_fixed_number_of_rows_is_refused():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="larger than the 4 images"):
+        cut(numbered(11, 8), 2, range(2), rows=4)
+
+
 def test_parts_of_batches_of_one_size_have_a_size_the_graph_knows():
     whole = numbered(12, 6).map(lambda image, label: (tf.ensure_shape(image, [6]), tf.ensure_shape(label, [6])))
     assert [spec.shape[0] for spec in sharding.parts(whole, 2, range(2)).element_spec] == [3, 3]
@@ -59,7 +65,9 @@ def test_a_worker_that_makes_its_own_rows_hands_out_the_parts_of_whole_batches(b
 
     def of(own: range) -> tf.data.Dataset:
         made.append(own)
-        return numbered(3 * batch, batch).map(lambda image, label: (image[own.start : own.stop], label[own.start :]))
+        return numbered(3 * batch, batch).map(
+            lambda image, label: (image[own.start : own.stop], label[own.start : own.stop])
+        )
 
     batches, everywhere = sharding.RowsOfBatches(of, batch), workers * local
     for worker in range(workers):
@@ -68,6 +76,21 @@ def test_a_worker_that_makes_its_own_rows_hands_out_the_parts_of_whole_batches(b
         assert found == cut(numbered(3 * batch, batch), everywhere, numbers, rows=rows)
     if batch == 12 and rows is None:
         assert made == [range(12 * worker // workers, 12 * (worker + 1) // workers) for worker in range(workers)]
+
+
+def test_one_device_trains_on_rows_of_batches():
+    """A cluster of a single worker, for one."""
+    network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    trainer = harp_tf.AdversarialModel(network, "natural")
+    trainer.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    images, labels = tf.fill([6, 2, 2, 1], 0.5), tf.range(6) % 3
+
+    def of(rows: range) -> tf.data.Dataset:
+        whole = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        return whole.map(lambda x, y: (x[rows.start : rows.stop], y[rows.start : rows.stop]))
+
+    trainer.fit(sharding.RowsOfBatches(of, 6), steps_per_epoch=2, verbose=0)
+    assert int(trainer.steps.value) == 2
 
 
 def test_one_device_gets_the_data_as_they_are():
@@ -139,6 +162,16 @@ def test_multi_worker_says_what_tf_config_must_be(config, monkeypatch):
     if config is not None:
         monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(HarpError, match="TF_CONFIG in every process, for example"):
+        distribution.make_strategy("multi_worker")
+
+
+def test_workers_that_cannot_be_joined_say_so(monkeypatch):
+    def taken():
+        raise tf.errors.UnknownError(None, None, "Could not start gRPC server")
+
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["h:1"]}, "task": {"type": "worker", "index": 0}}')
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", taken)
+    with pytest.raises(HarpError, match=r"could not be joined \(Could not start gRPC server\).*earlier process.*h:1"):
         distribution.make_strategy("multi_worker")
 
 
