@@ -56,7 +56,12 @@ def define_recipe() -> None:
     """Defines --recipe, which stands for the settings of a recipe: flags after it win over it, those before it lose."""
     texts = {name: ", ".join(f"{key}={value}" for key, value in recipe.items()) for name, recipe in RECIPES.items()}
     known = "; ".join(f"{name}: {text}" for name, text in texts.items())
-    flags.DEFINE_enum("recipe", None, list(RECIPES), f"Settings under one name, see docs/recipe.md. {known}.")
+    flags.DEFINE_enum(
+        "recipe",
+        None,
+        list(RECIPES),
+        f"Settings under one name, see docs/recipe.md; flags after it win over it, and it over those before. {known}.",
+    )
 
 
 def read_settings() -> RunConfig:

@@ -63,9 +63,14 @@ def _earlier(output: Path | None) -> Figures:
     raise HarpError(f"{output} does not hold figures of earlier evaluations: {reason}. Choose another --output.")
 
 
+def define_own() -> None:
+    """Defines the flags that only this program has."""
+    flags.DEFINE_string("output", None, "JSON file that the figures of a file as target are added to.")
+    flags.DEFINE_string("save_adversarial", None, "Folder for all adversarial images, one .npz file per attack.")
+
+
 if __name__ == "__main__":
     cli_flags.define_settings()
     cli_flags.define_target()
-    flags.DEFINE_string("output", None, "JSON file that the figures of a file as target are added to.")
-    flags.DEFINE_string("save_adversarial", None, "Folder for all adversarial images, one .npz file per attack.")
+    define_own()
     cli_flags.run(main)

@@ -157,9 +157,8 @@ def _check_arm_sparse(paths: dict[str, Path]) -> None:
             print(f"  {finding}")
 
 
-if __name__ == "__main__":
-    cli_flags.define_target()
-    cli_flags.define_settings(_EVALUATION)
+def define_own() -> None:
+    """Defines the flags that only this program has."""
     flags.DEFINE_string("output", None, "The .tflite file to write for a .keras target; default: beside it.")
     flags.DEFINE_boolean("sparse", True, "Store kernels sparsely where that is smaller (for a .keras target).")
     flags.DEFINE_enum("quantize", None, list(deploy.WEIGHT_TYPES), "Store kernels in fewer bits (for a .keras target).")
@@ -178,4 +177,10 @@ if __name__ == "__main__":
         "Bring a model into the form that runs sparse on ARM, where one gives the same logits (for a .keras target or "
         "a phone kit); then do what --check_arm_sparse does.",
     )
+
+
+if __name__ == "__main__":
+    cli_flags.define_target()
+    cli_flags.define_settings(_EVALUATION)
+    define_own()
     cli_flags.run(main)

@@ -21,7 +21,7 @@ _ENTRY = re.compile(r"^(\*{0,2}\w[\w.]*): (.*)$")
 INTRODUCTION = """# Reference
 
 Written by `python tools/write_reference.py` from the docstrings: the names of `harp_tf`, of `harp_tf.attacks`,
-`harp_tf.losses` and `harp_tf.models`, and every setting of a run, which is a flag of the programs.
+`harp_tf.losses` and `harp_tf.models`, and all flags of the programs, of which most are the settings of a run.
 """
 
 
@@ -99,7 +99,35 @@ def page() -> str:
         is_error = inspect.isclass(value) and issubclass(value, Exception)
         call = "" if is_error else f"```text\n{signature(name, value)}\n```\n\n"
         parts.append(f"## {name}\n\n{call}{markdown(docstring(value))}\n")
-    return "\n".join([*parts, settings()])
+    return "\n".join([*parts, programs(), settings()])
+
+
+def programs() -> str:
+    """Tables of the flags that only one program has."""
+    from absl import flags
+
+    from harp_tf import cli_flags, compare, evaluate, export
+
+    definers = {
+        "train": (cli_flags.define_recipe,),
+        "compare": (compare.define_axes,),
+        "evaluate": (cli_flags.define_target, evaluate.define_own),
+        "export": (cli_flags.define_target, export.define_own),
+    }
+    lines = ["## Flags of single programs", ""]
+    for program, functions in definers.items():
+        before = set(flags.FLAGS)
+        for define in functions:
+            define()
+        lines += [f"`python -m harp_tf.{program}`", "", "| flag | default | |", "|---|---|---|"]
+        for name in [name for name in flags.FLAGS if name not in before]:
+            flag = flags.FLAGS[name]
+            text = " ".join((flag.help or "").split())
+            shown = "" if flag.default in (None, []) else f"`{flag.default_as_str.strip(chr(39))}`"
+            lines.append(f"| `{name}` | {shown} | {text.replace('|', '/')} |")
+            delattr(flags.FLAGS, name)
+        lines.append("")
+    return "\n".join(lines)
 
 
 def settings() -> str:

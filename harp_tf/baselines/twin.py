@@ -92,7 +92,8 @@ def require(package: str) -> Any:
         return __import__(package)
     except ImportError as error:
         raise HarpError(
-            f"The method tfmot needs {package} ({error}). Install it: pip install harp_tf[compare]."
+            f"The method tfmot needs {package} ({error}). Leave it out, or install what it compares with: "
+            'pip install "tensorflow-model-optimization>=0.8.1,<0.9" "tf_keras>=2.21,<2.22".'
         ) from error
 
 

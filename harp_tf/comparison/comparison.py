@@ -63,6 +63,8 @@ class Comparison:
         threads = None if jobs == 1 else max(1, cores() // jobs)
         self._execute = execute or functools.partial(process.execute, threads=threads)
         self._entries: dict[str, dict[str, Any]] = {}
+        if (self.directory / "config.json").exists():
+            raise HarpError(f"{self.directory} holds a single run. Choose another --run_dir for the comparison.")
         self._refuse_changes(_read(self.directory / "comparison.json"))
         self._speed: list[tuple[int, float]] = []  # gradient passes and seconds of the cells trained so far
 

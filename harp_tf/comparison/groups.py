@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from harp_tf.comparison.cells import CHOICES, CONTROL, DENSE
-from harp_tf.comparison.statistics import summary
+from harp_tf.comparison.statistics import pooled, summary
 
 _ORDER = (DENSE, CONTROL, *(method for method in CHOICES if method != CONTROL))
 
@@ -26,10 +26,14 @@ def groups(cells: Sequence[dict]) -> list[dict]:
         by_key.setdefault((cell["loss"], cell["sparsity"] or 0.0, cell["method"]), []).append(cell)
     dense = {loss: found[0] for (loss, _, method), found in by_key.items() if method == DENSE}
     order = sorted(by_key, key=lambda key: (key[0], key[1], _ORDER.index(key[2])))
-    return [_group(by_key[key], dense.get(key[0])) for key in order]
+    alike: dict[tuple, list[list[dict]]] = {}
+    for (loss, sparsity, _), found in by_key.items():
+        alike.setdefault((loss, sparsity), []).append([cell["figures"] for cell in found])
+    return [_group(by_key[key], dense.get(key[0]), alike[key[:2]]) for key in order]
 
 
-def _group(cells: list[dict], dense: dict | None) -> dict:
+def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> dict:
+    """One entry; `alike` are the figures of all methods of its loss and sparsity, seed by seed."""
     first = cells[0]
     figures = [cell["figures"] for cell in cells]
     attacks = [attack for attack in figures[0]["robust"] if all(attack in f["robust"] for f in figures)]
@@ -42,8 +46,14 @@ def _group(cells: list[dict], dense: dict | None) -> dict:
         "loss": first["loss"],
         "seeds": sorted(cell["seed"] for cell in cells),
         "cells": [cell["name"] for cell in cells],
-        "natural": _summary([f["natural"] for f in figures]),
-        "robust": {attack: _summary([f["robust"][attack] for f in figures]) for attack in attacks},
+        "natural": _summary([f["natural"] for f in figures], [[f["natural"] for f in one] for one in alike]),
+        "robust": {
+            attack: _summary(
+                [f["robust"][attack] for f in figures],
+                [[f["robust"][attack] for f in one if attack in f["robust"]] for one in alike],
+            )
+            for attack in attacks
+        },
         "weights": weights,
         "kept": kept,
         "sparsity": 1.0 - kept / weights if weights else 0.0,
@@ -65,8 +75,9 @@ def _group(cells: list[dict], dense: dict | None) -> dict:
     }
 
 
-def _summary(measured: list[dict]) -> dict:
-    return summary([m["accuracy"] for m in measured], min(m["images"] for m in measured))
+def _summary(measured: list[dict], alike: list[list[dict]]) -> dict:
+    deviation = pooled([[m["accuracy"] for m in one] for one in alike])
+    return summary([m["accuracy"] for m in measured], min(m["images"] for m in measured), deviation)
 
 
 def _mean(values: list) -> float | None:

@@ -71,7 +71,7 @@ def drawn(figures: Mapping[str, Figure]) -> dict[str, str]:
 def figures(svgs: Mapping[str, str], captions: Mapping[str, str], *names: str) -> str:
     """The named figures side by side, with their captions; those that were not drawn are left out."""
     shown = "".join(
-        f'<figure role="img" aria-label="{escape(captions[name])}">{svgs[name]}'
+        f'<figure><div role="img" aria-label="{escape(captions[name])}">{svgs[name]}</div>'
         f"<figcaption>{escape(captions[name])}</figcaption></figure>"
         for name in names
         if name in svgs
@@ -94,7 +94,8 @@ def table(rows: Sequence[Sequence[str]], kind: str = "", link: Callable[[str], s
         to = link(name)
         label = f'<a href="{escape(to)}">{escape(name)}</a>' if to else escape(name)
         body += f'<tr><th scope="row">{label}</th>{data}</tr>'
-    whole = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    # Focusable, so that the keyboard can scroll it.
+    whole = f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     return f'<div class="{kind}">{whole}</div>' if kind else whole
 
 
@@ -115,7 +116,7 @@ def foldable(title: str, rows: Mapping[str, Any]) -> str:
         lines += f'<tr><th scope="row">{escape(key)}</th><td>{escape(text)}</td></tr>'
     return (
         f"<details><summary>{escape(title)} ({len(rows)})</summary>"
-        f'<div class="scroll"><table class="pairs">{lines}</table></div></details>'
+        f'<div class="scroll" tabindex="0"><table class="pairs">{lines}</table></div></details>'
     )
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from harp_tf.comparison.statistics import summary
+from harp_tf.comparison.statistics import pooled, summary
 
 
 def test_several_seeds():
@@ -22,3 +22,14 @@ def test_more_seeds_do_not_make_the_test_set_larger():
 def test_one_seed_has_no_deviation():
     found = summary([0.8], 100)
     assert found["sd"] is None and found["se"] == pytest.approx(0.04)
+
+
+def test_one_seed_may_borrow_the_deviation_of_others():
+    assert summary([0.8], 100, 0.03)["se"] == pytest.approx(0.05)
+    assert summary([0.8], 100, 0.03)["sd"] is None
+    assert summary([0.7, 0.8, 0.9], 1000, 0.5) == summary([0.7, 0.8, 0.9], 1000)
+
+
+def test_a_pooled_deviation_weighs_by_degrees_of_freedom():
+    assert pooled([[0.1, 0.3], [5.0, 5.0, 5.0], [9.0]]) == pytest.approx(math.sqrt(0.02 / 3))
+    assert pooled([[0.1], [0.2]]) is None and pooled([]) is None

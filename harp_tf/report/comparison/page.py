@@ -110,9 +110,9 @@ def _differences(record: Record) -> list[str]:
     if not parts:
         return []
     text = (
-        "Points to the best method and, in brackets, how many standard errors (se) of the difference that is. The "
-        "error is that of the test images and of the seeds together, as if two methods were measured on different "
-        "images; on the same images the true one is smaller. One seed tells nothing about other seeds."
+        "Points to the best method and, in brackets, how many standard errors (se) of the difference that is; two are "
+        "called clear. The error is that of the test images, as if two methods were measured on different ones (on the "
+        f"same images it is smaller), and of the seeds. {table.of_seeds(record)}"
     )
     return [f"<p>{text}</p>", _pairs(parts)]
 

@@ -67,7 +67,7 @@ def figures(record: Record) -> tuple[dict[str, Figure], dict[str, str]]:
                 drawn[name] = _standing(record, loss, target)
                 captions[name] = (
                     f"At {labels.sparsity(target)} % sparsity: natural and robust accuracy with one standard error to "
-                    f"either side; lines: the dense model and its control.{trained}"
+                    f"either side; lines: the dense model (solid) and its control (dashed).{trained}"
                 )
                 name = f"layers_{loss}_{at}"
                 drawn[name] = _layers(record, loss, target)

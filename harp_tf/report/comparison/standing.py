@@ -1,4 +1,4 @@
-"""Who is ahead, and by how much for sure: no claim within one standard error."""
+"""Who is ahead, and by how much for sure: no claim within two standard errors."""
 
 import math
 from collections import Counter
@@ -9,7 +9,11 @@ from harp_tf.report import labels
 from harp_tf.report.comparison.read import Record
 
 Measured = dict[str, Any]
-"""Mean, se, sd and n of an accuracy, see comparison.json."""
+"""Mean, se, sd, n and images of an accuracy, see comparison.json."""
+
+CLEAR = 2.0
+"""So many standard errors of a difference are called clear: of two equally good methods one would be so far ahead by
+chance in 5 of 100 comparisons, and within one standard error in 32."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,10 @@ class Standing:
     Attributes:
         what: the accuracy, as "natural" or "PGD-20".
         leader: the group with the highest mean.
-        level: groups that are behind by at most one standard error of the difference, nearest first.
+        level: groups that are behind by at most `CLEAR` standard errors of the difference, nearest first.
         behind: all others, nearest first.
         values: the accuracy of every group, by method.
+        apart: groups that were measured on another number of images, and are not ranked.
     """
 
     what: str
@@ -29,23 +34,28 @@ class Standing:
     level: list[dict[str, Any]]
     behind: list[dict[str, Any]]
     values: dict[str, Measured]
+    apart: list[dict[str, Any]]
 
     @property
     def winner(self) -> str | None:
-        """The method that is ahead of all others by more than one standard error, if there is one."""
+        """The method that is clearly ahead of all others, if there is one."""
         return self.leader["method"] if self.behind and not self.level else None
 
     def sentence(self) -> str:
         """Says it in words."""
         best = f"{self.what}: {labels.method(self.leader['method'])} {self._percent(self.leader)} %"
         if not self.level and not self.behind:
-            return f"{best}, the only method."
+            return f"{best}, the only method{self._left_out()}."
         points, name = self._gap(self.behind[0]) if self.behind else ("", "")
         if not self.level:
-            return f"{best} wins, {points} ahead of {name}."
+            return f"{best} wins, {points} ahead of {name}{self._left_out()}."
         others = ", ".join(f"{labels.method(g['method'])} {self._percent(g)} %" for g in self.level)
-        text = f"{best} and {others} are level, within one standard error"
-        return f"{text}; the next, {name}, is {points} behind." if self.behind else f"{text}."
+        text = f"{best} and {others} are level, within two standard errors"
+        return (f"{text}; the next, {name}, is {points} behind" if self.behind else text) + f"{self._left_out()}."
+
+    def _left_out(self) -> str:
+        names = ", ".join(labels.method(g["method"]) for g in self.apart)
+        return f" (not ranked, measured on other images: {names})" if names else ""
 
     def _percent(self, group: dict[str, Any]) -> str:
         return labels.percent(self.values[group["method"]]["mean"])
@@ -72,15 +82,21 @@ def standing(groups: list[dict[str, Any]], attack: str | None) -> Standing | Non
         attack: name of the attack, None for natural accuracy.
     """
     values = {g["method"]: g["natural"] if attack is None else g["robust"].get(attack) for g in groups}
-    ranked = sorted((g for g in groups if values[g["method"]]), key=lambda g: -values[g["method"]]["mean"])
-    if not ranked:
+    known = [g for g in groups if values[g["method"]]]
+    if not known:
         return None
+    counts = Counter(values[g["method"]]["images"] for g in known)
+    usual = max(counts, key=lambda images: (counts[images], images))
+    ranked = sorted(
+        (g for g in known if values[g["method"]]["images"] == usual), key=lambda g: -values[g["method"]]["mean"]
+    )
     level: list[dict[str, Any]] = []
     behind: list[dict[str, Any]] = []
     for group in ranked[1:]:
         gap, error = difference(values[ranked[0]["method"]], values[group["method"]])
-        (behind if gap > error else level).append(group)
-    return Standing("natural" if attack is None else labels.attack(attack), ranked[0], level, behind, values)
+        (behind if gap > CLEAR * error else level).append(group)
+    apart = [group for group in known if group not in ranked]
+    return Standing("natural" if attack is None else labels.attack(attack), ranked[0], level, behind, values, apart)
 
 
 def standings(record: Record, loss: str, target: float) -> list[Standing]:
@@ -98,8 +114,8 @@ def headline(record: Record) -> str:
     wins = Counter(s.winner for s in contested if s.winner)
     total = len(contested)
     if not wins:
-        return f"No clear winner in {total} comparison{'s' * (total > 1)}: the best are within one standard error."
+        return f"No clear winner in {total} comparison{'s' * (total > 1)}: the best are within two standard errors."
     parts = [f"{labels.method(method)} wins {count} of {total}" for method, count in wins.most_common()]
     if total > sum(wins.values()):
         parts.append(f"{total - sum(wins.values())} without a clear winner")
-    return f"{', '.join(parts)} (natural and robust accuracy at each sparsity, by more than one standard error)."
+    return f"{', '.join(parts)} (natural and robust accuracy at each sparsity, by more than two standard errors)."

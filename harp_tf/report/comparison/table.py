@@ -105,6 +105,20 @@ def note(record: Record) -> str:
     return text + (f" Not finished: {', '.join(missing)}." if missing else "")
 
 
+def of_seeds(record: Record) -> str:
+    """Says what the standard errors know of seeds."""
+    pruned = [g for g in record.groups if g["target"] is not None]
+    several = [g for g in pruned if len(g["seeds"]) > 1]
+    if not several:
+        return "Every method has one seed, so what other seeds would change is not in it."
+    if len(several) == len(pruned):
+        return "Every method has several seeds."
+    return (
+        "Where a method has one seed, the deviation of those with several at the same sparsity stands in for its own; "
+        "where none has several, what other seeds would change is not in it."
+    )
+
+
 def checks(record: Record) -> str:
     """Says what the checks of the attacks found in which runs; empty if nothing."""
     finished = [cell for cell in record.cells if cell["status"] == "finished"]

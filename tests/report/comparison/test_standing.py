@@ -10,24 +10,32 @@ def group(method, mean, se, attack_mean=None):
     return {"method": method, "natural": measured, "robust": robust}
 
 
-def test_a_win_is_more_than_one_standard_error_of_the_difference():
+def test_a_win_is_more_than_two_standard_errors_of_the_difference():
     assert difference(group("a", 0.8, 0.03)["natural"], group("b", 0.7, 0.04)["natural"]) == pytest.approx((0.1, 0.05))
-    found = standing([group("lwm", 0.7, 0.04), group("harp", 0.7501, 0.03)], None)
+    found = standing([group("lwm", 0.7, 0.04), group("harp", 0.8001, 0.03)], None)
     assert found.winner == "harp" and found.leader["method"] == "harp"
-    found = standing([group("lwm", 0.7, 0.04), group("harp", 0.7499, 0.03)], None)
+    found = standing([group("lwm", 0.7, 0.04), group("harp", 0.7999, 0.03)], None)
     assert found.winner is None and [g["method"] for g in found.level] == ["lwm"]
 
 
 def test_it_is_said_in_words():
     groups = [group("lwm", 0.7, 0.01), group("harp", 0.8, 0.01), group("random", 0.795, 0.01)]
     assert standing(groups, None).sentence() == (
-        "natural: HARP 80.0 % and random 79.5 % are level, within one standard error; "
+        "natural: HARP 80.0 % and random 79.5 % are level, within two standard errors; "
         "the next, global magnitude, is 10.0 points (standard error 1.4) behind."
     )
     assert standing(groups[:2], None).sentence() == (
         "natural: HARP 80.0 % wins, 10.0 points (standard error 1.4) ahead of global magnitude."
     )
     assert standing(groups[1:2], None).sentence() == "natural: HARP 80.0 %, the only method."
+
+
+def test_who_was_measured_on_other_images_is_not_ranked():
+    groups = [group("lwm", 0.7, 0.01), group("harp", 0.8, 0.01), group("random", 0.9, 0.01)]
+    groups[2]["natural"] = {**groups[2]["natural"], "images": 200}
+    found = standing(groups, None)
+    assert found.winner == "harp" and found.apart == groups[2:]
+    assert found.sentence().endswith("global magnitude (not ranked, measured on other images: random).")
 
 
 def test_what_was_not_measured_does_not_stand():
@@ -40,8 +48,8 @@ def test_the_headline_counts_wins(compared):
     record = read_comparison(compared())
     assert [s.what for s in standings(record, "pgd", 0.97)] == ["natural", "AutoAttack"]
     assert headline(record) == (
-        "HARP wins 3 of 4, 1 without a clear winner (natural and robust accuracy at each sparsity, by more than one "
-        "standard error)."
+        "HARP wins 2 of 4, 2 without a clear winner (natural and robust accuracy at each sparsity, by more than two "
+        "standard errors)."
     )
 
 
@@ -52,7 +60,7 @@ def test_the_headline_claims_nothing_without_a_difference(compared, cells):
         for measured in one["figures"]["robust"].values():
             measured["accuracy"] = 0.6
     assert headline(read_comparison(compared(level))) == (
-        "No clear winner in 2 comparisons: the best are within one standard error."
+        "No clear winner in 2 comparisons: the best are within two standard errors."
     )
     assert headline(read_comparison(compared(level[:1]))) == "One method; nothing to compare it with yet."
     assert headline(read_comparison(compared([]))) == ""

@@ -9,7 +9,7 @@ def test_the_terminal_gets_everything(compared):
     assert "method sparsity natural PGD-20 AutoAttack kept file seeds" in lines
     assert "HARP 97.2 % 77.0 ± 1.4 67.0 ± 1.4 64.0 ± 1.4 560 11 kB 2" in lines
     assert "dense control - 81.0 71.0 68.0 19,856 88 kB 1" in lines
-    assert "natural: HARP 77.0 % wins, 7.0 points (standard error 1.2) ahead of global magnitude." in lines
+    assert "natural: HARP 77.0 % wins, 7.0 points (standard error 1.8) ahead of global magnitude." in lines
     assert text.endswith(
         "Accuracies in %, on 10,000 test images, under attack on 1,000; standard error up to 1.6 points. "
         "± is the sample standard deviation over seeds. Not finished: random_97_0."
