@@ -195,6 +195,8 @@ With `implementation("com.google.ai.edge.litert:litert:1.4.2")`, or 2.1 and late
 `assets/`:
 
 ```kotlin
+import android.graphics.Bitmap
+import android.graphics.Color
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import org.tensorflow.lite.Interpreter
@@ -204,8 +206,14 @@ val model = ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder())
 val interpreter = Interpreter(model, Interpreter.Options().setNumThreads(2))
 val labels = context.assets.open("labels.txt").bufferedReader().readLines()
 
+// From a Bitmap, row by row: {" x ".join(map(str, shape[1:]))} values in [0, 1], as in training.
+val scaled = Bitmap.createScaledBitmap(bitmap, {shape[2]}, {shape[1]}, true)
+val colours = IntArray({shape[1]} * {shape[2]})
+scaled.getPixels(colours, 0, {shape[2]}, 0, 0, {shape[2]}, {shape[1]})
 val input = ByteBuffer.allocateDirect(4 * {count}).order(ByteOrder.nativeOrder())
-for (value in pixels) input.putFloat(value / 255f)  // {" x ".join(map(str, shape[1:]))} values from 0 to 255
+for (c in colours) {{
+    {_pixel(shape[-1])}
+}}
 val logits = Array(1) {{ FloatArray(labels.size) }}
 interpreter.run(input.rewind(), logits)
 val answer = labels[logits[0].indices.maxBy {{ logits[0][it] }}]
@@ -234,3 +242,14 @@ logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 `golden/inputs.f32` holds {golden} images and `golden/<model>.f32` their logits, as little-endian float32. Where Python
 and ai-edge-litert run, `python check.py` compares all models with them; in an app, compare the logits of one image.
 """
+
+
+def _pixel(channels: int) -> str:
+    """The line of Kotlin that puts one pixel into the model's input."""
+    values = {
+        1: ["(0.299f * Color.red(c) + 0.587f * Color.green(c) + 0.114f * Color.blue(c))"],
+        3: [f"Color.{name}(c)" for name in ("red", "green", "blue")],
+    }.get(channels)
+    if values is None:
+        return f"// the {channels} channels of the pixel, each by input.putFloat(value), in the order of the training"
+    return "; ".join(f"input.putFloat({value} / 255f)" for value in values)
