@@ -34,6 +34,7 @@ class Measurement:
         state: folder for what must outlive an interruption; None keeps nothing.
         pictures: .png file to draw adversarial examples into; None draws none.
         save: folder for all adversarial images, as .npz files; None keeps none.
+        pulse: called again and again while it works; what it raises ends it.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Measurement:
         state: Path | None = None,
         pictures: Path | None = None,
         save: Path | None = None,
+        pulse: Callable[[], None] = lambda: None,
     ):
-        self.config, self.data, self.say = config, splits, say
+        self.config, self.data, self.say, self._pulse = config, splits, say, pulse
         self._earlier = earlier or {}
         self._threat = (config.norm, config.eps) if threat is None else threat
         self._state, self._pictures, self._save = state, pictures, save
@@ -166,7 +168,7 @@ class Measurement:
                 self.data.num_classes,
                 robust_limit=c.robust_limit,
                 seed=c.seed,
-                progress=_shower(shown),
+                progress=self._shower(shown),
                 state=self._open_state(title, chosen, predictors, sources),
                 findings=findings,
                 keep_all=self._save is not None,
@@ -177,6 +179,13 @@ class Measurement:
                 figures = {**evaluation.figures[name], **sizes[name]}
                 found[name] = attacks.merge(found[name], figures, *self._threat)
         return found
+
+    def _shower(self, shown: report.Progress) -> Callable[[attacks.Progress], None]:
+        def show(progress: attacks.Progress) -> None:
+            self._pulse()
+            shown.show(progress.done, progress.work, progress.robust)
+
+        return show
 
     def _open_state(
         self, title: str, chosen: Mapping[str, attacks.Attack], predictors: Mapping, sources: Sequence[Path]
@@ -227,10 +236,6 @@ def final_attacks(config: RunConfig, eps: float) -> dict[str, attacks.Attack]:
     if step_size is not None and config.eps:
         step_size *= eps / config.eps
     return attacks.get_all(config.evaluated_attacks, eps=eps, norm=config.norm, step_size=step_size)
-
-
-def _shower(shown: report.Progress) -> Callable[[attacks.Progress], None]:
-    return lambda progress: shown.show(progress.done, progress.work, progress.robust)
 
 
 def logits_of(model: keras.Model) -> attacks.Logits:

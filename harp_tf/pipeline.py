@@ -79,6 +79,7 @@ class Run:
                     self.say(f"\n== {stage} ==")
                     self._run_stage(stage)
                     self.directory.finish(stage)
+                    self.interruption.check()
                 if len(finished) == len(self.config.stages):
                     self.say("\nNothing is left to do of this run; --restart would train anew.")
                 return self._report() if self.workers.chief else {}
@@ -244,6 +245,7 @@ class Run:
             state=self.dir / "evaluation",
             pictures=self.dir / "plots" / "adversarial_examples.png",
             save=self._save_adversarial,
+            pulse=self.interruption.check,
         )
         for name, model in self.plain_models().items():
             file = self.dir / TFLITE_FILES[name]

@@ -57,7 +57,7 @@ def get(name: str, *, eps: float, norm: str = "linf", step_size: float | None = 
         if len(set(names)) < len(names) or any(isinstance(part, Cascade) for _, part in parts):
             raise HarpError(f"A cascade joins different single attacks, as in apgd-ce+square; received {name!r}.")
         return Cascade(eps=eps, norm=norm, parts=tuple(parts))
-    kind, count, tries = re.fullmatch(r"(.*?)(\d*)(?:x(\d+))?", names[0]).groups()  # type: ignore[union-attr]
+    kind, count, tries = re.fullmatch(r"(?s)(.*?)(\d*)(?:x(\d+))?", names[0]).groups()  # type: ignore[union-attr]
     if kind in _PLAIN and not count and not tries:
         return _PLAIN[kind](eps=eps, norm=norm)
     if kind not in _COUNTED or (count and not int(count)) or (tries and kind not in _STEPS):

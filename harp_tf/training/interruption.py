@@ -57,6 +57,11 @@ class Interruption:
         if self.received is not None:
             raise Interrupted(self.received, "at the end of a training")
 
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal has come: what a handler raises inside of a finaliser Python swallows."""
+        if self.received is not None:
+            raise Interrupted(self.received, "between two trainings")
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._restore(number)
         self.received = number
