@@ -46,11 +46,11 @@ def test_a_recipe_is_its_settings(settings, arguments):
 def test_what_comes_later_wins(settings, tmp_path):
     flagfile = tmp_path / "a.flags"
     flagfile.write_text("--finetune_learning_rate=0.5\n--method=lwm\n")
-    assert settings(f"--flagfile={flagfile}", "--recipe=best") == RunConfig(**BEST)
+    assert settings(f"--flagfile={flagfile}", "--recipe=best") == RunConfig(method="lwm", **BEST)
     both = settings("--recipe=best", f"--flagfile={flagfile}")
-    assert both == RunConfig(**{**BEST, "finetune_learning_rate": 0.5, "method": "lwm"})
+    assert both == RunConfig(method="lwm", finetune_learning_rate=0.5)
     assert settings("--recipe=best", "--recipe=paper") == RunConfig()
-    flagfile.write_text("--method=lwm\n# a comment\n--recipe=best\n--eps=0.2\n")
+    flagfile.write_text("--finetune_learning_rate=0.5\n# a comment\n--recipe=best\n--eps=0.2\n")
     assert settings(f"--flagfile={flagfile}") == RunConfig(eps=0.2, **BEST)
 
 

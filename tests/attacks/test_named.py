@@ -43,7 +43,8 @@ def test_a_step_size_is_for_pgd_and_cw():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "no", "pgd0", "fgsm3", "20", "squarex2", "autoattack5", "pgd20x0", "a+b", "square+square", "pgd-1.5"]
+    "name",
+    ["", "no", "pgd0", "fgsm3", "20", "squarex2", "autoattack5", "pgd20x0", "a+b", "square+square", "pgd-1.5", "a\nb"],
 )
 def test_a_name_of_no_attack_is_refused(name):
     with pytest.raises(HarpError):
