@@ -1,6 +1,7 @@
 """Writes the tables of docs/results.md from the comparisons under benchmarks/results.
 
-Run `python tools/write_results.py` after adding runs to one of them; tests/test_results.py fails until the page is right.
+Run `python tools/write_results.py` after adding runs to one of them; tests/test_results.py fails until the page is
+right.
 """
 
 import re
