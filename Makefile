@@ -12,6 +12,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c 
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # TensorFlow turns these kernels on by itself only on processors with AVX-512; others are faster with them, too.
@@ -23,8 +24,9 @@ demo: $(VENV)/run.stamp
 compare: $(VENV)/run.stamp
 	$(BIN)/python -m harp_tf.compare --flagfile=flags/compare_digits.flags $(ARGS)
 
+# Two processes: most tests keep one core busy. A process takes 2 to 3 GB.
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "" $(ARGS)

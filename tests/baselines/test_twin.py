@@ -79,5 +79,5 @@ def test_what_has_no_faithful_twin_is_refused(layer, words):
 
 
 def test_a_missing_package():
-    with pytest.raises(HarpError, match=r"needs no_such_package .* pip install harp_tf\[compare\]"):
+    with pytest.raises(HarpError, match=r"needs no_such_package .* pip install .tensorflow-model-optimization"):
         twin.require("no_such_package")
