@@ -1,5 +1,6 @@
 """Every flagfile says what it is for, is legal, and its model fits the images of its data set."""
 
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -116,6 +117,10 @@ def test_experiments_do_not_share_a_run_directory_and_start_from_a_run_that_fits
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_a_comparison_is_legal_and_has_a_directory(name, parse):
     config = parse(name)
+    if config.init_from:  # made by another comparison of this folder, on the user's machine
+        origin = parse("flags/compare_fashion_mnist.flags")
+        assert config.init_from == f"{origin.run_dir}/cells/dense_pgd"
+        config = dataclasses.replace(config, init_from=None)
     cells = comparison.plan(config, compare.read_axes(config))
     assert {cell.loss for cell in cells} == {"pgd"} and config.eps == 0.1 and config.dataset in DATASETS
     main = name.replace("_seeds.flags", ".flags")  # adds to what the other has made

@@ -60,7 +60,7 @@ def test_every_file_is_there_and_no_other(run_dir):
 
 def test_config_says_flags_seed_versions_and_machine(run_dir):
     config = json.loads((run_dir / "config.json").read_text())
-    assert set(config) == {"flags", "seed", "versions", "machine", "finished"}
+    assert set(config) == {"flags", "seed", "versions", "machine", "environment", "finished"}
     assert list(config["finished"]) == ["pretrain", "prune", "finetune", "export", "evaluate"]
     flags = {k: tuple(v) if isinstance(v, list) else v for k, v in config["flags"].items()}
     assert set(flags) == set(RunConfig.__dataclass_fields__)
