@@ -1,5 +1,7 @@
 """What tests of several rooms share."""
 
+import fcntl
+import json
 import os
 import runpy
 import shutil
@@ -122,11 +124,23 @@ def small_flags(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory, small_flags) -> tuple[Path, Ended]:
-    """The directory of a small run by `python -m harp_tf.train`, not to be changed, and how the program ended."""
-    run_dir = tmp_path_factory.mktemp("runs") / "small"
-    ended = in_a_new_process("-m", "harp_tf.train", f"--flagfile={small_flags}", f"--run_dir={run_dir}")
-    assert ended.status == 0, ended.err
-    return run_dir, ended
+    """The directory of a small run by `python -m harp_tf.train`, not to be changed, and how the program ended.
+
+    Where tests run in several processes, one of them makes it and the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_run"
+    shared.mkdir(exist_ok=True)
+    record = shared / "ended.json"
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not record.exists():
+            ended = in_a_new_process(
+                "-m", "harp_tf.train", f"--flagfile={small_flags}", f"--run_dir={shared / 'small'}"
+            )
+            assert ended.status == 0, ended.err
+            record.write_text(json.dumps(vars(ended)))
+    return shared / "small", Ended(**json.loads(record.read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,9 @@ def test_early_stopping_that_restores_weights_keeps_the_promise(data):
     assert sum(row["kept"] for row in rate_table(network).values()) == int(0.1 * (36 * 8 + 8 * 3))
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["KeepBest first", "KeepBest last"])
+@pytest.mark.parametrize(
+    "first", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["KeepBest first", "KeepBest last"]
+)
 def test_checkpoints_logs_and_plateaus(data, tmp_path, first):
     network = harp_tf.prune(classifier(), 0.9, verbose=False)
     theirs = [

@@ -65,6 +65,7 @@ def test_evaluate_a_file(program, small_run, tmp_path, name):
     assert ("95." in ended.out) == (name != "dense")
 
 
+@pytest.mark.slow
 def test_an_evaluation_at_other_radii_leaves_the_figures_of_the_runs_own(program, copy):
     old = read(copy / "results.json")
     ended = program("evaluate", f"--target={copy}", "--eps_list=0.02,0.2", "--eps=0.3")
@@ -104,6 +105,7 @@ def test_attacks_by_name_join_the_results_and_every_image_is_kept_on_request(pro
     assert "WARNING (too_few_samples)" in ended.out and "APGD-CE-3 + Square-10" in ended.out
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_interrupted_goes_on(program, copy, monkeypatch):
     flags = [f"--target={copy}", "--attacks=square20", "--robust_limit=40"]
     monkeypatch.setattr("harp_tf.measure._BATCH", 16)

@@ -29,6 +29,7 @@ def trainers(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_makes_the_updates_of_whole_batches(tiny, trainers, tmp_path):
     runs = [tiny(run_dir=str(tmp_path / str(parts)), prune_epochs=2, accumulate=parts) for parts in (1, 4)]
     for run in runs:
@@ -44,7 +45,7 @@ def test_parts_must_divide_the_batch():
         RunConfig(batch_size=32, accumulate=5)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_a_run_in_short_numbers_leaves_float32_files(tiny, trainers, precision):
     run = tiny(stages=("prune", "export"), precision=precision)
     run.run()
@@ -57,7 +58,7 @@ def test_a_run_in_short_numbers_leaves_float32_files(tiny, trainers, precision):
     assert all(np.isfinite(kernel).all() for kernel in kernels(run.dir / "pruned.keras").values())
 
 
-@pytest.mark.parametrize("jit", ["auto", "off"])
+@pytest.mark.parametrize("jit", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_without_an_accelerator_nothing_is_compiled_by_xla(tiny, trainers, jit):
     tiny(jit=jit).run()
     assert [trainer.jit_compile for trainer in trainers] == [False]

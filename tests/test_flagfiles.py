@@ -200,7 +200,7 @@ def one_step(config: RunConfig, model: str, size: int, **settings) -> None:
 STEPS = [
     ("flags/cifar10/vgg16_bn_pgd_99.flags", "vgg16_bn", 32),
     ("flags/cifar10/resnet18_pgd_99.flags", "resnet18", 32),
-    ("flags/imagenet/resnet50_free_99.flags", "resnet50", 64),
+    pytest.param("flags/imagenet/resnet50_free_99.flags", "resnet50", 64, marks=pytest.mark.slow),
 ]
 
 

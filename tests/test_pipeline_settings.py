@@ -41,7 +41,9 @@ def test_the_method_rate_keeps_its_initial_scores(tiny):
         assert float(a.scores.rate()) != float(b.scores.rate())
 
 
-@pytest.mark.parametrize("loss", ["natural", "trades", "mart"])
+@pytest.mark.parametrize(
+    "loss", ["mart", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("natural", "trades"))]
+)
 def test_losses(tiny, loss):
     run = tiny(loss=loss, optimizer="adam" if loss == "natural" else "sgd", prune_learning_rate=0.01)
     run.run()

@@ -26,6 +26,7 @@ def resident_mb():
     return pages * resource.getpagesize() / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory from /proc")
 def test_repeated_runs_keep_nothing():
     parts = {

@@ -70,9 +70,9 @@ class Unpulled(radmm.AdmmTraining):
 
 def test_weights_are_drawn_to_where_they_are_cut():
     network, control = wrapped(), wrapped()
-    trainer = fitted(radmm.AdmmTraining, network, epochs=100)
-    fitted(Unpulled, control, epochs=100)
-    assert float(trainer.rho) == pytest.approx(radmm.PULL / 400 * radmm.GROWTH**9) and int(trainer.interval) == 40
+    trainer = fitted(radmm.AdmmTraining, network, epochs=50)
+    fitted(Unpulled, control, epochs=50)
+    assert float(trainer.rho) == pytest.approx(radmm.PULL / 200 * radmm.GROWTH**9) and int(trainer.interval) == 20
     assert share_outside(network) < 0.01 * share_outside(control)
     # It ends cut: the largest weights, as many as may remain.
     for kernel in layers.pruned_kernels(network):

@@ -54,7 +54,14 @@ def fitted(trainer_of, callback, first=0):
     return trainer
 
 
-@pytest.mark.parametrize("trainer_of", [AdmmTraining, FlyingBirdTraining, FlyingBirdPlusTraining, TfmotTraining])
+@pytest.mark.parametrize(
+    "trainer_of",
+    [
+        AdmmTraining,
+        FlyingBirdPlusTraining,
+        *(pytest.param(t, marks=pytest.mark.slow) for t in (FlyingBirdTraining, TfmotTraining)),
+    ],
+)
 def test_the_variables_are_all_of_the_state(trainer_of):
     if trainer_of is TfmotTraining:
         pytest.importorskip("tensorflow_model_optimization")

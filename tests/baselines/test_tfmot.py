@@ -13,7 +13,7 @@ from tests.baselines.nets import SIZES, classifier, fitted, masks, wrapped
 pytest.importorskip("tensorflow_model_optimization")
 
 
-@pytest.mark.parametrize("loss", ["natural", "trades"])
+@pytest.mark.parametrize("loss", ["natural", pytest.param("trades", marks=pytest.mark.slow)])
 def test_the_masks_are_tfmots_at_the_final_step(loss):
     network = wrapped()
     trainer = fitted(tfmot.TfmotTraining, network, epochs=4, loss=loss)

@@ -122,6 +122,11 @@ REWRITTEN = {
     "kept_dimensions": ({"end": kept_dimensions}, True, {(3, 3)}),
     "nested": ({"middle": nested}, True, {(3, 3)}),
 }
+QUICK = ("as_keras", "grey", "enlarged", "kept_dimensions", "flattened", "shared")
+
+
+def some_slow(changes):
+    return [pytest.param(change, marks=() if change in QUICK else pytest.mark.slow) for change in changes]
 
 
 def difference(one, other, shape):
@@ -131,7 +136,7 @@ def difference(one, other, shape):
     return np.abs(wanted - found).max() / wanted.std()
 
 
-@pytest.mark.parametrize("change", REWRITTEN)
+@pytest.mark.parametrize("change", some_slow(REWRITTEN))
 def test_a_rewritten_model_has_equal_logits_and_no_finding(change):
     changes, mirrored, sizes = REWRITTEN[change]
     model = network(**changes)
@@ -162,7 +167,7 @@ UNCHANGED = {
 }
 
 
-@pytest.mark.parametrize("change", UNCHANGED)
+@pytest.mark.parametrize("change", some_slow(UNCHANGED))
 def test_a_model_with_no_such_form_or_in_it_comes_back(change):
     model = network(**UNCHANGED[change])
     assert rewrite_for_arm(model) is model

@@ -38,6 +38,7 @@ def test_the_interpreter_still_classifies_after_timing():
     np.testing.assert_array_equal(classifier.logits(images), before)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_ai_edge_litert_agrees():
     small, large = (litert_benchmark(_file(units), runs=30) for units in (4, 12000))
     assert small is not None and large is not None and 0 <= small < large

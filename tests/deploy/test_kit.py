@@ -28,6 +28,7 @@ def write(small, folder, sets, **changes):
     return write_kit(small.model, folder, image_sets=sets, calibration=sets["natural"][0], **{**arguments, **changes})
 
 
+@pytest.mark.slow
 def test_the_kit_is_complete_and_checks_itself_in_another_process(small, sets, tmp_path):
     lines = []
     variants = write(small, tmp_path / "kit", sets, progress=lines.append)

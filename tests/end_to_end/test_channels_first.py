@@ -63,6 +63,7 @@ def multiply_adds(model: keras.Model) -> int:
     return sum(cost.multiply_adds for cost in layers.layer_costs(model).values())
 
 
+@pytest.mark.slow
 def test_both_budgets_are_kept_in_the_model_and_in_the_file(run_dir):
     dense, pruned = (keras.models.load_model(run_dir / f"{name}.keras") for name in ("dense", "pruned"))
     weights = layers.prunable_weights(dense)
@@ -82,6 +83,7 @@ def test_both_budgets_are_kept_in_the_model_and_in_the_file(run_dir):
     assert (run_dir / "model_sparse.tflite").stat().st_size < (run_dir / "model.tflite").stat().st_size / 2
 
 
+@pytest.mark.slow
 def test_the_plain_model_and_the_file_agree(run_dir):
     images = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
     pruned = keras.models.load_model(run_dir / "pruned.keras")
@@ -93,6 +95,7 @@ def test_the_plain_model_and_the_file_agree(run_dir):
     )
 
 
+@pytest.mark.slow
 def test_sparsity_is_relative_to_the_dense_model_and_counts_are_those_of_the_file(run_dir):
     results = read(run_dir / "results.json")
     weights = results["dense"]["parameters"]
@@ -103,6 +106,7 @@ def test_sparsity_is_relative_to_the_dense_model_and_counts_are_those_of_the_fil
     assert results["dense"]["sparsity"] == results["tflite"]["sparsity"] == 0
 
 
+@pytest.mark.slow
 def test_the_report_tells_of_both_parts(run_dir, said):
     assert [line["stage"] for line in untimed_metrics(run_dir)] == ["prune_channels", "prune", "finetune"]
     assert all(path.endswith("/inputs") for path in untimed_metrics(run_dir)[0]["rates"])
@@ -112,6 +116,7 @@ def test_the_report_tells_of_both_parts(run_dir, said):
     assert "prune_channels" in page and "rates_channel.json" in page
 
 
+@pytest.mark.slow
 def test_a_second_run_stage_by_stage_gives_the_same_bytes(small_run, run_dir, tmp_path, no_plots):
     again = tmp_path / "run"
     Run(settings(small_run, again, stages=("prune",)), say=lambda line: None).run()

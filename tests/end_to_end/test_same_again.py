@@ -3,12 +3,15 @@
 import json
 import shutil
 
+import pytest
+
 from tests.runs import untimed_metrics
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
 MODELS = ["dense.keras", "scored.keras", "pruned.keras", "model.tflite", "model_sparse.tflite"]
 
 
+@pytest.mark.slow
 def test_stage_by_stage_in_this_process_equals_one_go_in_another(program, small_run, small_flags, tmp_path, no_plots):
     run_dir = tmp_path / "run"
     for stage in STAGES:

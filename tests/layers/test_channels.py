@@ -95,7 +95,9 @@ def test_nobody_reads_a_removed_channel_of_fifty_random_graphs():
 
 @pytest.mark.parametrize("budget", ["weights", "flops"])
 @pytest.mark.parametrize("multiple", [1, 8])
-@pytest.mark.parametrize("name, shape", [("vgg28", (28, 28, 1)), ("resnet18", (16, 16, 3))])
+@pytest.mark.parametrize(
+    "name, shape", [("vgg28", (28, 28, 1)), pytest.param("resnet18", (16, 16, 3), marks=pytest.mark.slow)]
+)
 def test_the_promise_is_kept_in_numbers_of_the_wanted_multiple(name, shape, budget, multiple):
     dense = models.build(name, shape, 10, width=0.25)
     model = by_channels(dense, 0.5, budget=budget, channel_multiple=multiple)

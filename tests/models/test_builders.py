@@ -106,7 +106,7 @@ def test_batch_norm_statistics_stay_in_inference_mode_and_move_in_training_mode(
     assert not np.array_equal(before, model.get_layer("bn1").moving_mean)
 
 
-@pytest.mark.parametrize("name", ["cnn_digits", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn_digits", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_model_is_saved_and_loaded_in_safe_mode(name, tmp_path):
     shape, classes, _ = FORMS[name]
     model = models.build(name, shape, classes, width=0.25)

@@ -30,7 +30,10 @@ def plain_net() -> keras.Model:
     )
 
 
-@pytest.mark.parametrize("loss", ["natural", "pgd", "mart", FreeAdversarialTraining(batch_size=24, replays=2)])
+@pytest.mark.parametrize(
+    "loss",
+    ["natural", "pgd", pytest.param("mart", marks=pytest.mark.slow), FreeAdversarialTraining(batch_size=24, replays=2)],
+)
 def test_parts_train_as_the_whole_batch(loss, trainer_of, fit, data, assert_equal_weights):
     networks, trainers = [], []
     for parts in (1, 3):

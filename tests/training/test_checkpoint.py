@@ -127,10 +127,10 @@ CASES = {
     "pretrain, slow": {"stage": "pretrain"},
     "pgd": {},
     "gamma frozen within": {"sparsity": 0.2},
-    "free": {"loss": FreeAdversarialTraining(batch_size=BATCH, replays=2)},
+    "free, slow": {"loss": FreeAdversarialTraining(batch_size=BATCH, replays=2)},
     "natural, slow": {"loss": "natural", "stage": "pretrain", "optimizer": "adam"},
     "score": {"mode": "score"},
-    "channels": {"granularity": "channel", "sparsity": 0.3},
+    "channels, slow": {"granularity": "channel", "sparsity": 0.3},
     "finetune, adam, trades, slow": {"stage": "finetune", "optimizer": "adam", "loss": "trades"},
     "compiled, slow": {"eager": False},
     "free, compiled, slow": {"loss": FreeAdversarialTraining(batch_size=BATCH, replays=2), "eager": False},
@@ -156,6 +156,7 @@ def test_a_training_killed_within_an_epoch_ends_with_the_same_bits(case, images,
     assert found == expected
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_at_other_events(images, tmp_path):
     expected = trained_at_once("pgd", images, tmp_path / "whole")
     for kill in (
@@ -191,7 +192,9 @@ def test_checkpoints_of_another_training_are_refused(images, tmp_path):
         fit(trainer_of(optimizer="adam"), images, tmp_path)
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_before_the_next_step_and_ends(number, status, images, tmp_path):
     class Signal(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
