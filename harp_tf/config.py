@@ -84,7 +84,7 @@ class RunConfig:
     target_sparsity: float = _setting(0.99, "Fraction of the prunable weights to remove, in (0, 1).")
     method: str = _setting("harp", "How weights are chosen, see docs/methods.md.", choices=tuple(METHODS))
     strategy: str | None = _setting(
-        None, "Initial rates: uniform, erk, lamp, or the path of a rates.json; default: those of the method."
+        None, "Initial rates: uniform, erk, igq, lamp, or the path of a rates.json; default: those of the method."
     )
     initial_rate: float | None = _setting(
         None, "Fraction kept at the start; default 0.1, for methods that learn no rates the target.", _MORE_THAN_0, 1

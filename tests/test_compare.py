@@ -32,7 +32,7 @@ def compare(program, tmp_path):
 def test_all_methods_and_the_control_at_the_sparsity_of_a_run(compare, stand_in, tmp_path):
     ended = compare("--target_sparsity=0.8", "--seed=3", "--prune_epochs=1", "--finetune_epochs=1")
     assert ended.status == 0, ended.err
-    assert "HARP 83.0 % wins, 10.0 points" in ended.out
+    assert "HARP 83.0 % leads, 10.0 points" in ended.out
     cells = read(tmp_path / "compared" / "comparison.json")["cells"]
     names = [f"{method}_80_pgd_seed3" for method in METHODS]
     assert [cell["name"] for cell in cells] == ["dense_pgd", "dense_control_pgd_seed3", *names]

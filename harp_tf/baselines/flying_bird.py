@@ -142,6 +142,8 @@ class FlyingBirdPlusTraining(FlyingBirdTraining):
         Chen et al., Sparsity Winning Twice: Better Robust Generalization from More Efficient Training, ICLR 2022.
     """
 
+    chooses_epoch = False  # of epochs with different numbers of weights the densest would be chosen, and undo the rest
+
     def __init__(self, network: keras.Model, *args, **kwargs):
         super().__init__(network, *args, **kwargs)
         self.course = keras.Variable(np.zeros((2, HISTORY + 1), np.float32), trainable=False, name="course")
@@ -191,14 +193,14 @@ def rising(figures: np.ndarray) -> bool:
 
 
 _SHARED: dict[str, Any] = {
-    "strategy": "erk",
+    "strategy": "igq",
     "start": keep_heaviest,
     "only": {**WEIGHTS_ONLY, "distribute": "none"},
     "trains": "finetune",
 }
 
 FLYING_BIRD = Method(**_SHARED, trainer=FlyingBirdTraining)
-"""Masks that move during sparse training, from the largest weights at Erdős–Rényi-kernel rates."""
+"""Masks that move during sparse training, from the largest weights at ideal-gas-quota rates."""
 
 FLYING_BIRD_PLUS = Method(**_SHARED, trainer=FlyingBirdPlusTraining)
 """Flying Bird with an adaptive sparsity."""

@@ -13,16 +13,17 @@ def summary(shares: Sequence[float], images: int, deviation: float | None = None
     Args:
         shares: accuracies in [0, 1], at least one.
         images: number of test images behind each.
-        deviation: over seeds, to assume where there is one seed only: that of comparable methods, see `pooled`.
+        deviation: over seeds, of comparable methods together, see `pooled`: two or three seeds of one method alone would
+            often look too much alike. None takes that of `shares`.
 
     Returns:
         n; mean; sd, the sample standard deviation over seeds (None for one seed); ci95, the 95 % interval that the test
         images leave to the mean (by Wilson's score; more seeds do not narrow it); se, the standard error of the mean
-        from both sources, sqrt(mean (1 - mean) / images + sd² / n); and images.
+        from both sources, sqrt(mean (1 - mean) / images + deviation² / n); and images.
     """
     mean = statistics.fmean(shares)
     sd = statistics.stdev(shares) if len(shares) > 1 else None
-    of_seeds = (deviation or 0.0) if sd is None else sd
+    of_seeds = next((known for known in (deviation, sd) if known is not None), 0.0)
     sampling = mean * (1 - mean) / images if images else 0.0
     return {
         "n": len(shares),

@@ -54,7 +54,7 @@ def prune(
             (`get_config`) makes the same layers again.
         target_sparsity: fraction of the prunable weights to remove, in (0, 1).
         mode: "harp" learns scores and rates, "score" the scores under fixed rates, "rate" the rates only.
-        strategy: initial rates: "uniform", "erk", "lamp", the path of a JSON file, or a function.
+        strategy: initial rates: "uniform", "erk", "igq", "lamp", the path of a JSON file, or a function.
         initial_rate: overall fraction kept at the start. Default: 0.1, or the target where that is more, for
             learned rates; the target for mode "score", whose rates stay as they are.
         skip: what to leave unpruned: a name or path of a layer or nested model, a compiled pattern searched in paths,

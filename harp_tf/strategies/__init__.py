@@ -5,18 +5,19 @@ import os
 from harp_tf.strategies.base import KernelInfo, Strategy
 from harp_tf.strategies.erk import erk
 from harp_tf.strategies.from_json import from_json
+from harp_tf.strategies.igq import igq
 from harp_tf.strategies.lamp import lamp
 from harp_tf.strategies.uniform import uniform
 from harp_tf.types import HarpError
 
-NAMED = {"uniform": uniform, "erk": erk, "lamp": lamp}
+NAMED = {"uniform": uniform, "erk": erk, "igq": igq, "lamp": lamp}
 
 
 def get(strategy: str | os.PathLike | Strategy) -> Strategy:
     """Resolves a strategy.
 
     Args:
-        strategy: "uniform", "erk", "lamp", the path of a JSON file of rates, or a function.
+        strategy: "uniform", "erk", "igq", "lamp", the path of a JSON file of rates, or a function.
 
     Returns:
         A function (kernels, overall rate) -> rate by path.
@@ -36,4 +37,4 @@ def get(strategy: str | os.PathLike | Strategy) -> Strategy:
     )
 
 
-__all__ = ["KernelInfo", "Strategy", "erk", "from_json", "get", "lamp", "uniform"]
+__all__ = ["KernelInfo", "Strategy", "erk", "from_json", "get", "igq", "lamp", "uniform"]

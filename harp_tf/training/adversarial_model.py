@@ -322,8 +322,9 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         image_gradients: list[tf.Tensor] = []
         gradients: accumulation.Gradients = [None] * len(variables)
         for part, (own, own_labels, own_weights) in enumerate(zip(*parts, weighted, strict=True)):
-            # One after another: side by side they would need the memory of the whole batch.
-            with tf.control_dependencies([g for g in gradients if g is not None]):
+            # One after another: side by side they would need the memory of the whole batch. Every operation of a part
+            # waits for one operation, not for each gradient, which would be millions of edges in a deep network.
+            with tf.control_dependencies([tf.group(*(g for g in gradients if g is not None))]):
                 adversarial_of = functools.partial(craft, part)
                 found = self._gradients(own, adversarial_of, own_labels, own_weights, variables, look_at_clean)
             terms.append(found[0])

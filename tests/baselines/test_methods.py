@@ -53,7 +53,7 @@ def test_what_learns_no_rates_starts_at_the_budget(name):
         assert layers.budget_of(network).kept == layers.budget_of(network).permitted == sum(SIZES.values()) // 4
 
 
-@pytest.mark.parametrize(("name", "strategy"), [("hydra_lamp", "lamp"), ("hydra_erk", "erk"), ("flying_bird", "erk")])
+@pytest.mark.parametrize(("name", "strategy"), [("hydra_lamp", "lamp"), ("hydra_erk", "erk"), ("flying_bird", "igq")])
 def test_rates_of_a_strategy(name, strategy):
     dense = classifier()
     infos = [strategies.KernelInfo(p, np.asarray(dense.get_layer(p.split("/")[0]).kernel)) for p in SIZES]

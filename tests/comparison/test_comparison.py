@@ -23,7 +23,7 @@ def test_a_comparison_leaves_a_record_a_table_and_a_page(compare, stand_in, line
     assert (folder / "comparison.html").exists() and (folder / "plots" / "standing_pgd_90.svg").exists()
     text = "\n".join(lines)
     assert "[2/3] harp_90_pgd_seed0: natural 80.0 %, PGD-20 70.0 % in 0 s; about 0 s left" in text
-    assert "HARP 80.0 % wins, 30.0 points" in text
+    assert "HARP 80.0 % leads, 30.0 points" in text
     assert (folder / "cells" / "dense_pgd" / "log.txt").read_text() == "made up\n"
 
 

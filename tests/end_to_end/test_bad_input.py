@@ -216,7 +216,7 @@ def test_a_strategy_file_that_does_not_fit(refused, tmp_path, content, words):
 
 
 def test_a_strategy_that_does_not_exist(refused, tmp_path):
-    assert "strategy must be one of uniform, erk, lamp" in refused("--strategy=unifrom")
+    assert "strategy must be one of uniform, erk, igq, lamp" in refused("--strategy=unifrom")
     assert "Cannot read the rates file" in refused(f"--strategy={tmp_path / 'none.json'}")
 
 

@@ -92,7 +92,7 @@ def test_where_rates_start(options, rate):
 
 
 def test_rates_of_mode_score_meet_the_budget_from_the_start():
-    for strategy in ("uniform", "erk", "lamp"):
+    for strategy in ("uniform", "erk", "igq", "lamp"):
         pruned = prune(sequential(), 0.95, mode="score", strategy=strategy, verbose=False)
         kept = [row["kept"] for row in rate_table(pruned).values()]
         assert sum(kept) == 62  # of 108 + 54 + 1080
@@ -104,9 +104,9 @@ def test_strategies_decide_the_start():
         strategy: [
             row["rate"] for row in rate_table(prune(functional(), 0.5, strategy=strategy, verbose=False)).values()
         ]
-        for strategy in ("uniform", "erk", "lamp")
+        for strategy in ("uniform", "erk", "igq", "lamp")
     }
-    assert len({tuple(values) for values in rates.values()}) == 3
+    assert len({tuple(values) for values in rates.values()}) == 4
     own = prune(sequential(), 0.5, strategy=lambda kernels, rate: {k.path: 1 / k.size for k in kernels}, verbose=False)
     assert [row["rate"] for row in rate_table(own).values()] == pytest.approx(
         [0.055] * 3, rel=0.01
@@ -246,7 +246,7 @@ def test_target_sparsity(sparsity):
         ({"budget": "bytes"}, "budget must be one of weights, flops, received 'bytes'"),
         ({"granularity": "bit"}, "granularity must be one of .*received 'bit'"),
         ({"floor_factor": 1.0}, "floor_factor must be a number strictly between 0 and 1, received 1.0"),
-        ({"strategy": "magnitude"}, "strategy must be one of uniform, erk, lamp, .*received 'magnitude'"),
+        ({"strategy": "magnitude"}, "strategy must be one of uniform, erk, igq, lamp, .*received 'magnitude'"),
         ({"strategy": "no/such.json"}, "Cannot read the rates file no/such.json"),
         ({"strategy": lambda kernels, rate: {}}, r"must give 'conv/kernel' a rate in \(0, 1\], it gave None"),
         ({"strategy": lambda kernels, rate: {k.path: 0.0 for k in kernels}}, "it gave 0.0"),

@@ -9,6 +9,7 @@ from harp_tf.types import HarpError
 def test_names():
     assert strategies.get("uniform") is strategies.uniform
     assert strategies.get("erk") is strategies.erk
+    assert strategies.get("igq") is strategies.igq
     assert strategies.get("lamp") is strategies.lamp
 
 
@@ -28,5 +29,5 @@ def test_paths_of_json_files(tmp_path):
 
 @pytest.mark.parametrize("strategy", ["Uniform", "rates.txt", "", None, 3, {"conv/kernel": 0.5}, ["uniform"]])
 def test_anything_else(strategy):
-    with pytest.raises(HarpError, match="strategy must be one of uniform, erk, lamp, the path of a .json file"):
+    with pytest.raises(HarpError, match="strategy must be one of uniform, erk, igq, lamp, the path of a .json file"):
         strategies.get(strategy)

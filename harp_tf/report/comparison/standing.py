@@ -12,8 +12,8 @@ Measured = dict[str, Any]
 """Mean, se, sd, n and images of an accuracy, see comparison.json."""
 
 CLEAR = 2.0
-"""So many standard errors of a difference are called clear: of two equally good methods one would be so far ahead by
-chance in 5 of 100 comparisons, and within one standard error in 32."""
+"""So many standard errors of a difference are called clear. Of two equally good methods one would be so far ahead by
+chance in 5 of 100 comparisons, if the deviation over seeds were known exactly; from three seeds, in about 10."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Standing:
         behind: all others, nearest first.
         values: the accuracy of every group, by method.
         apart: groups that were measured on another number of images, and are not ranked.
+        seeds: whether the standard errors know how much seeds change. Without that nobody wins.
     """
 
     what: str
@@ -35,11 +36,17 @@ class Standing:
     behind: list[dict[str, Any]]
     values: dict[str, Measured]
     apart: list[dict[str, Any]]
+    seeds: bool
+
+    @property
+    def ahead(self) -> str | None:
+        """The method that is ahead of all others by more than the standard errors explain, if there is one."""
+        return self.leader["method"] if self.behind and not self.level else None
 
     @property
     def winner(self) -> str | None:
-        """The method that is clearly ahead of all others, if there is one."""
-        return self.leader["method"] if self.behind and not self.level else None
+        """The same, if the standard errors know of seeds."""
+        return self.ahead if self.seeds else None
 
     def sentence(self) -> str:
         """Says it in words."""
@@ -48,7 +55,8 @@ class Standing:
             return f"{best}, the only method{self._left_out()}."
         points, name = self._gap(self.behind[0]) if self.behind else ("", "")
         if not self.level:
-            return f"{best} wins, {points} ahead of {name}{self._left_out()}."
+            verb, limit = ("wins", "") if self.seeds else ("leads", "; what other seeds would change is not known")
+            return f"{best} {verb}, {points} ahead of {name}{limit}{self._left_out()}."
         others = ", ".join(f"{labels.method(g['method'])} {self._percent(g)} %" for g in self.level)
         text = f"{best} and {others} are level, within two standard errors"
         return (f"{text}; the next, {name}, is {points} behind" if self.behind else text) + f"{self._left_out()}."
@@ -96,7 +104,9 @@ def standing(groups: list[dict[str, Any]], attack: str | None) -> Standing | Non
         gap, error = difference(values[ranked[0]["method"]], values[group["method"]])
         (behind if gap > CLEAR * error else level).append(group)
     apart = [group for group in known if group not in ranked]
-    return Standing("natural" if attack is None else labels.attack(attack), ranked[0], level, behind, values, apart)
+    what = "natural" if attack is None else labels.attack(attack)
+    seeds = any(values[g["method"]]["sd"] is not None for g in ranked)  # one method's stand in for all, see `groups`
+    return Standing(what, ranked[0], level, behind, values, apart, seeds)
 
 
 def standings(record: Record, loss: str, target: float) -> list[Standing]:
@@ -106,16 +116,18 @@ def standings(record: Record, loss: str, target: float) -> list[Standing]:
 
 
 def headline(record: Record) -> str:
-    """One sentence over all sparsities and losses: who wins how often."""
+    """One sentence over all sparsities and losses: who wins, or leads where seeds are unknown, how often."""
     found = [s for loss in record.losses for target in record.targets(loss) for s in standings(record, loss, target)]
     contested = [s for s in found if s.level or s.behind]
     if not contested:
         return "" if not found else "One method; nothing to compare it with yet."
-    wins = Counter(s.winner for s in contested if s.winner)
+    ahead = Counter((s.ahead, "wins" if s.seeds else "leads") for s in contested if s.ahead)
     total = len(contested)
-    if not wins:
+    if not ahead:
         return f"No clear winner in {total} comparison{'s' * (total > 1)}: the best are within two standard errors."
-    parts = [f"{labels.method(method)} wins {count} of {total}" for method, count in wins.most_common()]
-    if total > sum(wins.values()):
-        parts.append(f"{total - sum(wins.values())} without a clear winner")
-    return f"{', '.join(parts)} (natural and robust accuracy at each sparsity, by more than two standard errors)."
+    parts = [f"{labels.method(method)} {verb} {count} of {total}" for (method, verb), count in ahead.most_common()]
+    if total > ahead.total():
+        parts.append(f"{total - ahead.total()} without a clear winner")
+    what = "natural and robust accuracy at each sparsity, by more than two standard errors"
+    leads = "; leads: from one seed per method" if any(verb == "leads" for _, verb in ahead) else ""
+    return f"{', '.join(parts)} ({what}{leads})."

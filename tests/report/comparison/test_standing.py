@@ -4,8 +4,8 @@ from harp_tf.report.comparison.read import read_comparison
 from harp_tf.report.comparison.standing import difference, headline, standing, standings
 
 
-def group(method, mean, se, attack_mean=None):
-    measured = {"mean": mean, "se": se, "sd": None, "n": 1, "images": 1000}
+def group(method, mean, se, attack_mean=None, sd=0.01):
+    measured = {"mean": mean, "se": se, "sd": sd, "n": 3 if sd else 1, "images": 1000}
     robust = {} if attack_mean is None else {"pgd20": {**measured, "mean": attack_mean}}
     return {"method": method, "natural": measured, "robust": robust}
 
@@ -28,6 +28,17 @@ def test_it_is_said_in_words():
         "natural: HARP 80.0 % wins, 10.0 points (standard error 1.4) ahead of global magnitude."
     )
     assert standing(groups[1:2], None).sentence() == "natural: HARP 80.0 %, the only method."
+
+
+def test_nobody_wins_where_seeds_are_unknown():
+    one = group("harp", 0.8, 0.01, sd=None)
+    found = standing([one, group("lwm", 0.7, 0.01, sd=None)], None)
+    assert found.ahead == "harp" and found.winner is None
+    assert found.sentence() == (
+        "natural: HARP 80.0 % leads, 10.0 points (standard error 1.4) ahead of global magnitude; what other seeds would "
+        "change is not known."
+    )
+    assert standing([one, group("lwm", 0.7, 0.01)], None).winner == "harp"  # whose deviation is in both errors
 
 
 def test_who_was_measured_on_other_images_is_not_ranked():
