@@ -13,8 +13,8 @@ def summary(shares: Sequence[float], images: int, deviation: float | None = None
     Args:
         shares: accuracies in [0, 1], at least one.
         images: number of test images behind each.
-        deviation: over seeds, of comparable methods together, see `pooled`: two or three seeds of one method alone would
-            often look too much alike. None takes that of `shares`.
+        deviation: over seeds, of comparable methods together, see `pooled`: two or three seeds of one method alone
+            would often look too much alike. None takes that of `shares`.
 
     Returns:
         n; mean; sd, the sample standard deviation over seeds (None for one seed); ci95, the 95 % interval that the test

@@ -246,11 +246,12 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         if isinstance(self.robust_loss, losses.FreeAdversarialTraining):
             return self._free_step(self.robust_loss, images, labels, weights)
 
-        def craft(part: int, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        def craft(part: int | tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             if self._training_attack is None:
                 return images
             # The optimiser's own count stands still while it accumulates gradients.
-            seed = tf.stack([self.seed, self.accumulate * tf.convert_to_tensor(self.steps) + part])
+            steps = tf.convert_to_tensor(self.steps)
+            seed = tf.stack([self.seed, self.accumulate * steps + tf.cast(part, steps.dtype)])
             return self._training_attack(self._infer, images, labels, seed)
 
         terms, _ = self._update(images, craft, labels, weights)
@@ -288,7 +289,7 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
             delta = self.perturbation[start:end]
             deltas = accumulation.split(delta, self.accumulate)
 
-            def craft(part: int, images: tf.Tensor, labels: tf.Tensor, deltas=deltas) -> tf.Tensor:
+            def craft(part: int | tf.Tensor, images: tf.Tensor, labels: tf.Tensor, deltas=deltas) -> tf.Tensor:
                 return attack.project(images + deltas[part], images)
 
             last = replay == loss.replays - 1
@@ -301,7 +302,12 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         return self._results(terms, images, labels, weights)
 
     def _update(
-        self, images, craft: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor], labels, weights, look_at_clean=True
+        self,
+        images,
+        craft: Callable[[int | tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+        labels,
+        weights,
+        look_at_clean=True,
     ) -> tuple[losses.LossTerms, tf.Tensor]:
         """Crafts, computes the loss and applies its gradients.
 
@@ -316,20 +322,16 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
             The terms of the loss and its (scaled) gradient with respect to the adversarial images.
         """
         variables = self.trainable_variables
-        parts = [accumulation.split(tensor, self.accumulate) for tensor in (images, labels)]
-        weighted = [None] * self.accumulate if weights is None else accumulation.split(weights, self.accumulate)
-        terms: list[losses.LossTerms] = []
-        image_gradients: list[tf.Tensor] = []
-        gradients: accumulation.Gradients = [None] * len(variables)
-        for part, (own, own_labels, own_weights) in enumerate(zip(*parts, weighted, strict=True)):
-            # One after another: side by side they would need the memory of the whole batch. Every operation of a part
-            # waits for one operation, not for each gradient, which would be millions of edges in a deep network.
-            with tf.control_dependencies([tf.group(*(g for g in gradients if g is not None))]):
-                adversarial_of = functools.partial(craft, part)
-                found = self._gradients(own, adversarial_of, own_labels, own_weights, variables, look_at_clean)
-            terms.append(found[0])
-            gradients = accumulation.add(gradients, found[1])
-            image_gradients.append(found[2])
+
+        def compute(part, images, labels, weights) -> accumulation.Computed:
+            terms, gradients, image_gradient = self._gradients(
+                images, functools.partial(craft, part), labels, weights, variables, look_at_clean
+            )
+            return gradients, [terms.robust, terms.natural_logits, terms.adversarial_logits, image_gradient]
+
+        gradients, (*terms, image_gradient) = accumulation.in_parts(
+            compute, [images, labels, weights], self.accumulate, like=variables, rows=4
+        )
         if self.accumulate > 1:
             gradients = [None if g is None else g / self.accumulate for g in gradients]
         gradients = replicas.sums(gradients)
@@ -337,11 +339,11 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         replicas.level(replicas.local_statistics(self.network), tf.shape(images)[0])
         for kernel in self._kernels:
             kernel.follow()
-        return accumulation.joined(terms), tf.concat(image_gradients, axis=0)
+        return losses.LossTerms(*terms), image_gradient
 
     def _gradients(
         self, images, craft: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], labels, weights, variables, look_at_clean
-    ) -> tuple[losses.LossTerms, accumulation.Gradients, tf.Tensor]:
+    ) -> tuple[losses.LossTerms, accumulation.Tensors, tf.Tensor]:
         """The terms of the loss, its (scaled) gradients, and that with respect to the adversarial images."""
         share = replicas.Share.of(images)
         with tf.GradientTape() as tape:

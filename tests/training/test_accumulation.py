@@ -120,8 +120,53 @@ def test_it_is_saved_with_the_training(trainer_of, data, tmp_path):
     assert keras.saving.load_model(tmp_path / "x.keras").accumulate == 3
 
 
-def test_gradients_are_added_where_there_are_some():
-    one, two = tf.constant([1.0, 2.0]), tf.IndexedSlices(tf.constant([5.0]), tf.constant([1]), tf.constant([2]))
-    added = accumulation.add([one, None, one, None], [two, one, None, None])
-    np.testing.assert_array_equal(added[0], [1.0, 7.0])
-    assert added[1] is one and added[2] is one and added[3] is None
+@pytest.mark.parametrize("way", ["eager", "graph", "xla"])
+def test_sums_and_rows_come_back_as_of_the_whole_batch(way):
+    variable = keras.Variable([1.0, 2.0])
+    images = tf.reshape(tf.range(12.0), [6, 2])
+
+    def compute(part, images, labels, weights):
+        assert weights is None
+        sums = [tf.reduce_sum(images, axis=0) + tf.cast(part, tf.float32) * 100.0, None]
+        return sums, [None, tf.cast(labels, tf.float32), images * variable.value]
+
+    def whole():
+        return accumulation.in_parts(compute, [images, tf.range(6), None], 3, like=[variable, variable], rows=3)
+
+    sums, rows = whole() if way == "eager" else tf.function(whole, jit_compile=way == "xla", autograph=False)()
+    np.testing.assert_array_equal(sums[0], [330.0, 336.0])
+    assert sums[1] is None and rows[0] is None
+    np.testing.assert_array_equal(rows[1], range(6))
+    np.testing.assert_array_equal(rows[2], images * [1.0, 2.0])
+
+
+def test_sparse_gradients_are_added():
+    table = keras.Variable(np.zeros((3, 1), np.float32))
+
+    def compute(part, labels):
+        return [tf.IndexedSlices(tf.ones([2, 1]), labels, tf.constant([3, 1]))], [tf.cast(labels, tf.float32)]
+
+    sums, _ = accumulation.in_parts(compute, [tf.constant([0, 1, 1, 2])], 2, like=[table], rows=1)
+    np.testing.assert_array_equal(sums[0], [[1.0], [2.0], [1.0]])
+
+
+def test_the_graph_does_not_grow_with_the_parts(trainer_of, data):
+    """Written out, the graph of a deep network in four parts took three times the memory of the whole batch."""
+    sizes = []
+    for parts in (2, 8):
+        trainer = trainer_of(harp_tf.prune(plain_net(), 0.5, verbose=False), "pgd", CLEAN_START, accumulate=parts)
+        step = tf.function(lambda x, y, trainer=trainer: trainer.train_step((x, y)), autograph=False)
+        graph = step.get_concrete_function(*(tf.constant(values) for values in data)).graph.as_graph_def()
+        sizes.append(len(graph.node) + sum(len(function.node_def) for function in graph.library.function))
+    assert sizes[1] < 1.1 * sizes[0]
+
+
+def test_a_step_in_parts_compiles_under_xla(trainer_of, data):
+    results = []
+    for compiled in (False, True):
+        trainer = trainer_of(harp_tf.prune(plain_net(), 0.5, verbose=False), "pgd", CLEAN_START, accumulate=4)
+        step = tf.function(
+            lambda x, y, trainer=trainer: trainer.train_step((x, y)), autograph=False, jit_compile=compiled
+        )
+        results.append({name: float(value) for name, value in step(*map(tf.constant, data)).items()})
+    assert results[1] == pytest.approx(results[0], rel=1e-4)

@@ -35,8 +35,8 @@ def test_nobody_wins_where_seeds_are_unknown():
     found = standing([one, group("lwm", 0.7, 0.01, sd=None)], None)
     assert found.ahead == "harp" and found.winner is None
     assert found.sentence() == (
-        "natural: HARP 80.0 % leads, 10.0 points (standard error 1.4) ahead of global magnitude; what other seeds would "
-        "change is not known."
+        "natural: HARP 80.0 % leads, 10.0 points (standard error 1.4) ahead of global magnitude; what other seeds "
+        "would change is not known."
     )
     assert standing([one, group("lwm", 0.7, 0.01)], None).winner == "harp"  # whose deviation is in both errors
 
