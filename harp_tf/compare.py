@@ -38,7 +38,12 @@ def main() -> None:
 
 def define_axes() -> None:
     """Defines the flags that say what a comparison varies."""
-    flags.DEFINE_list("methods", list(comparison.CHOICES), f"Methods, some of {', '.join(comparison.CHOICES)}.")
+    flags.DEFINE_list(
+        "methods",
+        list(comparison.CHOICES),
+        f"Methods, some of {', '.join(comparison.CHOICES)}; radmm@lamp is radmm at LAMP rates, hydra@harp at "
+        f"those that HARP learned. After @: {', '.join(comparison.RATES)}.",
+    )
     flags.DEFINE_list("sparsities", [], "Fractions of the weights to remove, as 0.9,0.99; default --target_sparsity.")
     flags.DEFINE_list("losses", [], "Training losses; one dense model each. Default: --loss.")
     flags.DEFINE_integer(

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from harp_tf import strategies
 from harp_tf.baselines import METHODS
 from harp_tf.config import RunConfig
 from harp_tf.report.comparison.read import CONTROL, DENSE
@@ -15,13 +16,19 @@ from harp_tf.types import HarpError
 CHOICES = (*METHODS, CONTROL)
 """What `--methods` may name."""
 
+LEARNED = "harp"
+"""As rates after a method: those that HARP learned in the same comparison."""
+
+RATES = (*strategies.NAMED, LEARNED)
+"""What may follow a method after "@"."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
     """What a comparison varies; every combination is a cell.
 
     Attributes:
-        methods: names of `CHOICES`.
+        methods: names of `CHOICES`, or METHOD@RATES for a method at rates of `RATES` instead of its own.
         sparsities: fractions of the weights to remove.
         losses: training losses.
         seeds: of the prune and finetune stages; all start from the same dense model.
@@ -37,9 +44,15 @@ class Axes:
             if not values or len(set(values)) < len(values):
                 found = "none" if not values else ",".join(map(str, values))
                 raise HarpError(f"--{name} must name at least one, and each once, received {found}.")
-        wrong = [method for method in self.methods if method not in CHOICES]
+        wrong = [method for method in self.methods if not _is_method(method)]
         if wrong:
-            raise HarpError(f"--methods must be some of {', '.join(CHOICES)}, received {', '.join(wrong)}.")
+            raise HarpError(
+                f"--methods must be some of {', '.join(CHOICES)}, or METHOD@RATES with a pruning method and one of "
+                f"{', '.join(RATES)}, received {', '.join(wrong)}."
+            )
+        learned = [method for method in self.methods if method.endswith(f"@{LEARNED}")]
+        if learned and LEARNED not in self.methods:
+            raise HarpError(f"{', '.join(learned)} takes the rates that {LEARNED} learns: add {LEARNED} to --methods.")
 
     @classmethod
     def parse(
@@ -60,7 +73,7 @@ class Cell:
     """One run of a comparison.
 
     Attributes:
-        method: what made its model: `DENSE`, `CONTROL` or a name of `METHODS`.
+        method: what made its model: `DENSE`, `CONTROL`, a name of `METHODS` or METHOD@RATES.
         sparsity: fraction of the weights that it removes; None for a dense model.
         loss: its training loss.
         seed: its seed.
@@ -86,9 +99,11 @@ class Cell:
         return self.directory.name
 
     @property
-    def start(self) -> str:
-        """Name of the cell whose model it starts from; "" if there is none."""
-        return Path(self.config.init_from or "").name
+    def after(self) -> set[str]:
+        """Names of the cells whose model or rates it starts from."""
+        learned = self.method.endswith(f"@{LEARNED}")
+        paths = [self.config.init_from, str(Path(self.config.strategy or "").parent) if learned else None]
+        return {Path(path).name for path in paths if path}
 
     @property
     def key(self) -> str:
@@ -125,7 +140,9 @@ def plan(config: RunConfig, axes: Axes) -> list[Cell]:
             follower = dataclasses.replace(shared, init_from=dense.config.run_dir, seed=seed)
             if CONTROL in axes.methods:
                 cells.append(_control(follower, folder))
-            pruned = [(s, method) for s in axes.sparsities for method in axes.methods if method != CONTROL]
+            named = [method for method in axes.methods if method != CONTROL]
+            named.sort(key=lambda method: method.endswith(f"@{LEARNED}"))
+            pruned = [(s, method) for s in axes.sparsities for method in named]
             cells += [_pruned(follower, folder, method, sparsity) for sparsity, method in pruned]
     return cells
 
@@ -150,15 +167,25 @@ def _control(config: RunConfig, folder: Path) -> Cell:
 
 
 def _pruned(config: RunConfig, folder: Path, method: str, sparsity: float) -> Cell:
+    name = f"_{100 * sparsity:.10g}_{config.loss}_seed{config.seed}"
+    kind, _, rates = method.partition("@")
+    if rates == LEARNED:
+        rates = str(folder / (LEARNED + name) / "rates.json")
     settings = dataclasses.replace(
         config,
-        run_dir=str(folder / f"{method}_{100 * sparsity:.10g}_{config.loss}_seed{config.seed}"),
+        run_dir=str(folder / (method + name)),
         stages=("prune", "finetune", "export", "evaluate"),
-        method=method,
+        method=kind,
+        strategy=rates or None,
         target_sparsity=sparsity,
         measure_dense=False,  # the dense model has a cell of its own
     )
     return Cell(method, sparsity, config.loss, config.seed, settings)
+
+
+def _is_method(name: str) -> bool:
+    method, at, rates = name.partition("@")
+    return method in METHODS and rates in RATES if at else method in CHOICES
 
 
 def train_arguments(config: RunConfig) -> list[str]:

@@ -103,8 +103,9 @@ class Comparison:
         return failed
 
     def _make(self, cell: Cell, lock: int, failed: Sequence[str]) -> _Made:
-        if cell.start in failed:
-            return _Made(f"it starts from {cell.start}, which failed")
+        lost = [name for name in failed if name in cell.after]
+        if lost:
+            return _Made(f"it starts from {lost[0]}, which failed")
         try:
             return self._made(cell, lock)
         except (HarpError, OSError) as error:  # a damaged or unwritable file of this cell is no matter of the others

@@ -25,7 +25,7 @@ def groups(cells: Sequence[dict]) -> list[dict]:
     for cell in finished:
         by_key.setdefault((cell["loss"], cell["sparsity"] or 0.0, cell["method"]), []).append(cell)
     dense = {loss: found[0] for (loss, _, method), found in by_key.items() if method == DENSE}
-    order = sorted(by_key, key=lambda key: (key[0], key[1], _ORDER.index(key[2])))
+    order = sorted(by_key, key=lambda key: (key[0], key[1], _ORDER.index(key[2].partition("@")[0]), key[2]))
     alike: dict[tuple, list[list[dict]]] = {}
     for (loss, sparsity, _), found in by_key.items():
         alike.setdefault((loss, sparsity), []).append([cell["figures"] for cell in found])

@@ -12,10 +12,10 @@ T = TypeVar("T")
 def made(
     cells: Sequence[Cell], jobs: int, make: Callable[[Cell], T], stop: Callable[[], None] = lambda: None
 ) -> Generator[tuple[Cell, T], None, None]:
-    """Makes cells, each after the one that it starts from.
+    """Makes cells, each after those that it starts from.
 
     Args:
-        cells: the cells, each after the one that it starts from.
+        cells: the cells, each after those that it starts from.
         jobs: how many are made at a time.
         make: makes one; called in threads, whose work are other processes.
         stop: ends what is being made; called if it all ends before its time.
@@ -30,7 +30,7 @@ def made(
         try:
             while waiting or running:
                 missing = {cell.name for cell in (*waiting, *running.values())}
-                ready = [cell for cell in waiting if cell.start not in missing]
+                ready = [cell for cell in waiting if not cell.after & missing]
                 for cell in ready[: jobs - len(running)]:
                     waiting.remove(cell)
                     running[pool.submit(make, cell)] = cell

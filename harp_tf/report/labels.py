@@ -25,6 +25,7 @@ METHODS = {
     "random": "random",
     "tfmot": "tfmot",
 }
+_RATES = {"erk": "ERK", "igq": "IGQ", "lamp": "LAMP", "harp": "HARP's"}
 _ATTACKS = {
     "autoattack": "AutoAttack",
     "autoattack_rand": "AutoAttack rand",
@@ -40,8 +41,10 @@ def model(name: str) -> str:
 
 
 def method(name: str) -> str:
-    """Names a pruning method for people: "hydra_erk" → "HYDRA-ERK"."""
-    return METHODS.get(name, name)
+    """Names a pruning method for people: "hydra_erk" → "HYDRA-ERK", "radmm@lamp" → "Robust-ADMM, LAMP rates"."""
+    kind, at, rates = name.partition("@")
+    known = METHODS.get(kind, kind)
+    return f"{known}, {_RATES.get(rates, rates)} rates" if at else known
 
 
 def attack(name: str) -> str:

@@ -72,9 +72,26 @@ def test_measuring_anew_leaves_nothing_to_what_was_stored():
     assert (attacks, radii) == ("--attacks=pgd5", f"--eps_list={8 / 255}") and limit == f"--robust_limit={2**31 - 1}"
 
 
+def test_a_method_at_other_rates():
+    _, at_lamp, harp, at_harp = plan(CONFIG, axes(("hydra@harp", "radmm@lamp", "harp"), seeds=(1,)))
+    assert (at_lamp.method, at_lamp.name) == ("radmm@lamp", "radmm@lamp_90_pgd_seed1")
+    assert (at_lamp.config.method, at_lamp.config.strategy) == ("radmm", "lamp")
+    assert harp.after == at_lamp.after == {"dense_pgd"}
+    assert (at_harp.config.method, at_harp.config.strategy) == ("hydra", f"{harp.directory}/rates.json")
+    assert at_harp.after == {"dense_pgd", harp.name}
+    with pytest.raises(HarpError, match="The method lwm has rates of its own"):
+        plan(CONFIG, axes(("lwm@erk",)))
+
+
 @pytest.mark.parametrize(
     "texts, message",
     [
+        (
+            (["harp@magic"], ["0.9"], ["pgd"], ["0"]),
+            "METHOD@RATES .* one of uniform, erk, igq, lamp, harp, .*harp@magic",
+        ),
+        ((["dense_control@erk"], ["0.9"], ["pgd"], ["0"]), "--methods must be some of .*dense_control@erk"),
+        ((["hydra@harp"], ["0.9"], ["pgd"], ["0"]), "hydra@harp takes the rates that harp learns: add harp"),
         ((["harp", "magic"], ["0.9"], ["pgd"], ["0"]), "--methods must be some of harp.*magic"),
         ((["harp", "harp"], ["0.9"], ["pgd"], ["0"]), "--methods must name at least one, and each once"),
         ((["harp"], [], ["pgd"], ["0"]), "--sparsities must name at least one"),
@@ -95,4 +112,9 @@ def test_settings_that_a_method_does_not_know_are_refused_before_anything_is_tra
 def test_every_method_has_a_name_and_a_line_of_its_own_in_the_report():
     assert set(CHOICES) <= set(labels.METHODS) and set(CHOICES) <= set(plots.STYLES)
     assert len(set(labels.METHODS.values())) == len(labels.METHODS)
+    assert labels.method("radmm@lamp") == "Robust-ADMM, LAMP rates"
+    assert (
+        plots._style("radmm@lamp")[0] == plots.STYLES["radmm"][0]
+        and plots._style("radmm@lamp") != plots.STYLES["radmm"]
+    )
     assert len({plots.STYLES[method] for method in CHOICES}) == len(CHOICES)

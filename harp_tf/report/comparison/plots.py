@@ -36,6 +36,13 @@ STYLES: dict[str, tuple[str, str, str]] = {
 _OTHER = (_C["soft"], "-", "o")
 
 
+def _style(method: str) -> tuple[str, str, str]:
+    """Colour, line and marker; a method at other rates than its own has its colour."""
+    kind, at, _ = method.partition("@")
+    colour, line, marker = STYLES.get(kind, _OTHER)
+    return (colour, "-.", "v") if at else (colour, line, marker)
+
+
 def write_comparison_plots(directory: str | Path) -> list[Path]:
     """Draws every picture of the comparison in a directory, as PNG and SVG, into its plots/.
 
@@ -94,7 +101,7 @@ def _curve(record: Record, loss: str, attack: str | None) -> Figure | None:
             if g["method"] == method and (found := _measured(g, attack)) is not None
         ]
         if points:
-            colour, line, marker = STYLES.get(method, _OTHER)
+            colour, line, marker = _style(method)
             x, y, error = zip(*((place, 100 * m["mean"], 100 * m["se"]) for place, m in points))
             width = 2.6 if method == "harp" else 1.4
             axes.errorbar(
@@ -153,7 +160,7 @@ def _layers(record: Record, loss: str, target: float) -> Figure | None:
     figure = theme.figure(height=3.4 + 0.2 * len(lines))
     axes = figure.subplots()
     for methods, shares in lines:
-        colour, line, marker = STYLES.get(methods[0], _OTHER)
+        colour, line, marker = _style(methods[0])
         width = 2.6 if "harp" in methods else 1.4
         axes.plot(
             range(len(paths)), shares, line, color=colour, marker=marker, markersize=4, linewidth=width,
