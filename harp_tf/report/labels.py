@@ -41,10 +41,10 @@ def model(name: str) -> str:
 
 
 def method(name: str) -> str:
-    """Names a pruning method for people: "hydra_erk" → "HYDRA-ERK", "radmm@lamp" → "Robust-ADMM, LAMP rates"."""
+    """Names a pruning method for people: "hydra_erk" → "HYDRA-ERK", "radmm@lamp" → "Robust-ADMM at LAMP rates"."""
     kind, at, rates = name.partition("@")
     known = METHODS.get(kind, kind)
-    return f"{known}, {_RATES.get(rates, rates)} rates" if at else known
+    return f"{known} at {_RATES.get(rates, rates)} rates" if at else known
 
 
 def attack(name: str) -> str:

@@ -112,7 +112,7 @@ def test_settings_that_a_method_does_not_know_are_refused_before_anything_is_tra
 def test_every_method_has_a_name_and_a_line_of_its_own_in_the_report():
     assert set(CHOICES) <= set(labels.METHODS) and set(CHOICES) <= set(plots.STYLES)
     assert len(set(labels.METHODS.values())) == len(labels.METHODS)
-    assert labels.method("radmm@lamp") == "Robust-ADMM, LAMP rates"
+    assert labels.method("radmm@lamp") == "Robust-ADMM at LAMP rates"
     assert (
         plots._style("radmm@lamp")[0] == plots.STYLES["radmm"][0]
         and plots._style("radmm@lamp") != plots.STYLES["radmm"]
