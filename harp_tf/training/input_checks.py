@@ -7,8 +7,9 @@ import tensorflow as tf
 from harp_tf.layers.rebuild import require_built
 from harp_tf.types import HarpError
 
-_LOOKED_AT = 32
-"""So many images are shown to the network: enough to know its outputs, few enough for a large network."""
+_LOOKED_AT = 2
+"""So many images are shown to the network: enough to know its outputs, and fewer than a training step computes. With
+more, this look was what took the most memory of the training of a large network in small batches."""
 
 
 def check_network(network: object) -> None:
