@@ -50,7 +50,7 @@ class Axes:
                 f"--methods must be some of {', '.join(CHOICES)}, or METHOD@RATES with a pruning method and one of "
                 f"{', '.join(RATES)}, received {', '.join(wrong)}."
             )
-        learned = [method for method in self.methods if method.endswith(f"@{LEARNED}")]
+        learned = [method for method in self.methods if _takes_learned(method)]
         if learned and LEARNED not in self.methods:
             raise HarpError(f"{', '.join(learned)} takes the rates that {LEARNED} learns: add {LEARNED} to --methods.")
 
@@ -101,9 +101,8 @@ class Cell:
     @property
     def after(self) -> set[str]:
         """Names of the cells whose model or rates it starts from."""
-        learned = self.method.endswith(f"@{LEARNED}")
-        paths = [self.config.init_from, str(Path(self.config.strategy or "").parent) if learned else None]
-        return {Path(path).name for path in paths if path}
+        model, rates = Path(self.config.init_from or ""), Path(self.config.strategy or "").parent
+        return {model.name, rates.name} - {""}
 
     @property
     def key(self) -> str:
@@ -141,7 +140,7 @@ def plan(config: RunConfig, axes: Axes) -> list[Cell]:
             if CONTROL in axes.methods:
                 cells.append(_control(follower, folder))
             named = [method for method in axes.methods if method != CONTROL]
-            named.sort(key=lambda method: method.endswith(f"@{LEARNED}"))
+            named.sort(key=_takes_learned)
             pruned = [(s, method) for s in axes.sparsities for method in named]
             cells += [_pruned(follower, folder, method, sparsity) for sparsity, method in pruned]
     return cells
@@ -186,6 +185,11 @@ def _pruned(config: RunConfig, folder: Path, method: str, sparsity: float) -> Ce
 def _is_method(name: str) -> bool:
     method, at, rates = name.partition("@")
     return method in METHODS and rates in RATES if at else method in CHOICES
+
+
+def _takes_learned(name: str) -> bool:
+    """Whether the rates of a method are learned by another cell."""
+    return name.endswith(f"@{LEARNED}")
 
 
 def train_arguments(config: RunConfig) -> list[str]:

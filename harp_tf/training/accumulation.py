@@ -104,7 +104,5 @@ def _in_a_loop(part: Callable[[tf.Tensor], Computed], parts: int, like: Sequence
         parallel_iterations=1,
     )
     whole = [tf.concat(tf.unstack(array.stack(), parts), axis=0) for array in arrays]
-    summed, there = known
-    return [one if yes else None for one, yes in zip(sums, summed)], [
-        one if yes else None for one, yes in zip(whole, there)
-    ]
+    found = [[one if there else None for one, there in zip(*pair, strict=True)] for pair in zip((sums, whole), known)]
+    return found[0], found[1]

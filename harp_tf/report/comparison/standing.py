@@ -55,7 +55,7 @@ class Standing:
             return f"{best}, the only method{self._left_out()}."
         points, name = self._gap(self.behind[0]) if self.behind else ("", "")
         if not self.level:
-            verb, limit = ("wins", "") if self.seeds else ("leads", "; what other seeds would change is not known")
+            verb, limit = ("wins", "") if self.winner else ("leads", "; what other seeds would change is not known")
             return f"{best} {verb}, {points} ahead of {name}{limit}{self._left_out()}."
         others = ", ".join(f"{labels.method(g['method'])} {self._percent(g)} %" for g in self.level)
         text = f"{best} and {others} are level, within two standard errors"
@@ -121,7 +121,7 @@ def headline(record: Record) -> str:
     contested = [s for s in found if s.level or s.behind]
     if not contested:
         return "" if not found else "One method; nothing to compare it with yet."
-    ahead = Counter((s.ahead, "wins" if s.seeds else "leads") for s in contested if s.ahead)
+    ahead = Counter((s.ahead, "wins" if s.winner else "leads") for s in contested if s.ahead)
     total = len(contested)
     if not ahead:
         return f"No clear winner in {total} comparison{'s' * (total > 1)}: the best are within two standard errors."
