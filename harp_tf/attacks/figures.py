@@ -37,9 +37,10 @@ def of_predictor(
         seed: of the evaluation.
 
     Returns:
-        natural_accuracy, balanced_accuracy, per_class, ci95, n_test, n_robust, robust_accuracy by attack, and "attacks"
-        by attack: norm, eps, n, robust_accuracy, ci95, balanced_accuracy, per_class, settings, checks, and, where there
-        is something to say, stages (accuracy after each part of a cascade), curve and median_distance (of an attack
+        natural_accuracy, balanced_accuracy, per_class, ci95, right, n_test, n_robust, robust_accuracy by attack, and
+        "attacks" by attack: norm, eps, n, robust_accuracy, ci95, balanced_accuracy, per_class, right (which
+        examples, see `answers.packed`: two models are compared on the same ones), settings, checks, and, where there is
+        something to say, stages (accuracy after each part of a cascade), curve and median_distance (of an attack
         that finds distances), crafted_on (another predictor) and note.
     """
     labels = joined(records, "labels", int)
@@ -60,6 +61,7 @@ def of_predictor(
             "ci95": found["ci95"],
             "balanced_accuracy": found["balanced_accuracy"],
             "per_class": found["per_class"],
+            "right": found["right"],
         }
         if isinstance(settings, Cascade):
             key = f"parts/{attack}/{name}"
@@ -86,6 +88,7 @@ def of_predictor(
         "n_robust": attacked,
         "ci95": natural["ci95"],
         "per_class": natural["per_class"],
+        "right": natural["right"],
         "attacks": entries,
     }
 

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from harp_tf.answers import packed
+
 _Z = 1.959964  # of the normal distribution, for 95 %
 
 
@@ -41,7 +43,7 @@ def accuracies(labels: np.ndarray, right: np.ndarray, num_classes: int) -> dict:
 
     Returns:
         accuracy, balanced_accuracy (the mean over the classes that occur), per_class (None for a class that does
-        not occur), ci95 and n. Without examples the accuracies are 0.
+        not occur), ci95, n and right, see `answers.packed`. Without examples the accuracies are 0.
     """
     seen = np.bincount(labels, minlength=num_classes)
     correct = np.bincount(labels[right], minlength=num_classes)
@@ -53,4 +55,5 @@ def accuracies(labels: np.ndarray, right: np.ndarray, num_classes: int) -> dict:
         "per_class": per_class,
         "ci95": wilson(int(right.sum()), len(right)),
         "n": len(right),
+        "right": packed(right),
     }

@@ -44,9 +44,10 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
         steps_per_epoch: training batches in an epoch.
 
     Returns:
-        natural and robust (by attack) as {"accuracy", "ci95", "images"}; weights, kept and sparsity; file_bytes and
-        gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and seconds; layers, by
-        path {"weights", "kept"}; and warnings, the names of the checks of the attacks that found something.
+        natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}; weights, kept and sparsity;
+        file_bytes and gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and
+        seconds; layers, by path {"weights", "kept"}; and warnings, the names of the checks of the attacks that found
+        something.
     """
     results = _read_object(cell.directory / "results.json")
     found, file = results[cell.key], results.get(TFLITE_KEYS[cell.key], {})
@@ -54,13 +55,13 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
     best = {attack: most_images(entries, c.norm, c.eps) for attack, entries in found["attacks"].items()}
     headline = {attack: entry for attack, entry in best.items() if entry is not None}
     robust = {
-        attack: {"accuracy": entry["robust_accuracy"], "ci95": entry["ci95"], "images": entry["n"]}
+        attack: {"accuracy": entry["robust_accuracy"], "images": entry["n"], **_answers(entry)}
         for attack, entry in headline.items()
     }
     stages = _stages(cell)
     layers = _read_object(cell.directory / "rates.json").get("layers", {}) if cell.sparsity is not None else {}
     return {
-        "natural": {"accuracy": found["natural_accuracy"], "ci95": found["ci95"], "images": found["n_test"]},
+        "natural": {"accuracy": found["natural_accuracy"], "images": found["n_test"], **_answers(found)},
         "robust": robust,
         "weights": found["parameters"],
         "kept": found["nonzero"],
@@ -101,6 +102,11 @@ EVALUATION = ("attacks", "eps_list", "robust_limit")
 
 _AXES = ("method", "strategy", "target_sparsity", "loss", "stages", "measure_dense")
 """Settings that every cell has of its own."""
+
+
+def _answers(entry: dict) -> dict:
+    """ci95, and right where an entry has it: those of earlier versions have not."""
+    return {name: entry[name] for name in ("ci95", "right") if name in entry}
 
 
 def _figures(cell: Cell) -> dict | None:

@@ -77,6 +77,7 @@ def test_counts_by_hand(size):
         "balanced_accuracy": pytest.approx((2 / 2 + 1 / 2 + 1 / 3) / 3),
         "per_class": [1.0, 1 / 2, 1 / 3],
         "ci95": wilson(4, 7),
+        "right": "e8",  # 1110100
         "n_test": 7,
     }
     darken = {
@@ -88,6 +89,7 @@ def test_counts_by_hand(size):
         "ci95": wilson(3, 7),
         "balanced_accuracy": pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3),
         "per_class": [1 / 2, 1 / 2, 1 / 3],
+        "right": "a8",  # 1010100
         "seed": 0,
         "settings": {"attack": "darken", "eps": 0.2, "norm": "linf"},
     }

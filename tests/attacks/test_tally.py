@@ -36,6 +36,7 @@ def test_accuracies_by_hand():
         "per_class": [2 / 3, 0.0, None, 1.0],
         "ci95": wilson(4, 6),
         "n": 6,
+        "right": "cc",  # 110011, and two bits to fill the byte
     }
 
 
@@ -46,4 +47,5 @@ def test_no_examples():
         "per_class": [None, None],
         "ci95": [0.0, 1.0],
         "n": 0,
+        "right": "",
     }

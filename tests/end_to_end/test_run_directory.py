@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harp_tf import data, deploy, layers
+from harp_tf.answers import unpacked
 from harp_tf.config import RunConfig
 
 WEIGHTS = 14_916
@@ -141,7 +142,7 @@ def test_results_have_their_schema(run_dir, results):
         assert set(figures) == {
             "natural_accuracy", "balanced_accuracy", "robust_accuracy", "n_test", "n_robust",
             "sparsity", "nonzero", "parameters", "file_bytes", "gzip_bytes",
-            "ci95", "per_class", "attacks", "security_curve",
+            "ci95", "per_class", "right", "attacks", "security_curve",
         }  # fmt: skip
         assert set(figures["robust_accuracy"]) == set(figures["attacks"]) == {"pgd3"}
         (entry,) = figures["attacks"]["pgd3"]
@@ -157,6 +158,9 @@ def test_results_have_their_schema(run_dir, results):
         for accuracy in (figures["natural_accuracy"], figures["balanced_accuracy"], figures["robust_accuracy"]["pgd3"]):
             assert 0 <= accuracy <= 1
         assert figures["robust_accuracy"]["pgd3"] <= figures["natural_accuracy"]
+        natural, robust = unpacked(figures["right"], 100), unpacked(entry["right"], 100)
+        assert natural.mean() == figures["natural_accuracy"] and robust.mean() == entry["robust_accuracy"]
+        assert not (robust & ~natural).any()
         assert figures["n_test"] == figures["n_robust"] == 100
         assert figures["parameters"] == WEIGHTS
         assert figures["sparsity"] == pytest.approx(1 - figures["nonzero"] / WEIGHTS)

@@ -111,8 +111,8 @@ def _differences(record: Record) -> list[str]:
         return []
     text = (
         "Points to the best method and, in brackets, how many standard errors (se) of the difference that is; two are "
-        "called clear. The error is that of the test images, as if two methods were measured on different ones (on the "
-        f"same images it is smaller), and of the seeds. {table.of_seeds(record)}"
+        "called clear. The error is that of the test images (of those that only one of the two got right, where the "
+        f"record says which) and of the seeds. {table.of_seeds(record)}"
     )
     return [f"<p>{text}</p>", _pairs(parts)]
 

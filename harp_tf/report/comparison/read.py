@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from harp_tf.answers import unpacked
 from harp_tf.reading import read_json
 from harp_tf.types import HarpError
 
@@ -23,7 +26,8 @@ class Record:
 
     Attributes:
         path: the directory of the comparison.
-        groups: one entry per method, sparsity and loss that has finished cells.
+        groups: one entry per method, sparsity and loss that has finished cells; where its cells say which images they
+            were right on, its accuracies have "right", float [images], the share of seeds that were right on each.
         cells: one entry per cell.
         config: flags, versions and machine.
     """
@@ -74,6 +78,22 @@ def read_comparison(directory: str | Path) -> Record:
     try:
         content = read_json(path)
         config = {name: content[name] for name in ("flags", "versions", "machine") if name in content}
-        return Record(path.parent, content["groups"], content["cells"], config)
+        groups = [_with_right(group, content["cells"]) for group in content["groups"]]
+        return Record(path.parent, groups, content["cells"], config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HarpError(f"{path} is not the record of a comparison ({error!r}). Run harp_tf.compare first.") from error
+
+
+def _with_right(group: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """A group whose accuracies say, image by image, how many of its seeds were right."""
+    figures = [cell["figures"] for cell in cells if cell["name"] in group["cells"]]
+    natural = {**group["natural"], **_right([f["natural"] for f in figures])}
+    robust = {name: {**of, **_right([f["robust"][name] for f in figures])} for name, of in group["robust"].items()}
+    return {**group, "natural": natural, "robust": robust}
+
+
+def _right(measured: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    counts = {m["images"] for m in measured}
+    if len(counts) != 1 or not all("right" in m for m in measured):
+        return {}
+    return {"right": np.mean([unpacked(m["right"], m["images"]) for m in measured], axis=0)}

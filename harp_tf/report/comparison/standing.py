@@ -5,11 +5,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from harp_tf.report import labels
 from harp_tf.report.comparison.read import Record
 
 Measured = dict[str, Any]
-"""Mean, se, sd, n and images of an accuracy, see comparison.json."""
+"""Mean, se, sd, n and images of an accuracy, see comparison.json, and `right`, see `Record`."""
 
 CLEAR = 2.0
 """So many standard errors of a difference are called clear. Of two equally good methods one would be so far ahead by
@@ -77,9 +79,21 @@ class Standing:
 def difference(a: Measured, b: Measured) -> tuple[float, float]:
     """Difference a - b of two mean accuracies, and its standard error.
 
-    The errors are added as if independent. Both were measured on the same test images, so the true error is smaller.
+    Both were measured on the same test images. Where it is known which ones each was right on, images that both find
+    easy or both find hard say nothing about the difference and do not add to its error (a paired comparison). Where it
+    is not, the errors are added as if the images were different ones, which is too much.
     """
-    return a["mean"] - b["mean"], math.hypot(a["se"], b["se"])
+    gap = a["mean"] - b["mean"]
+    if "right" not in a or "right" not in b or a["images"] != b["images"]:
+        return gap, math.hypot(a["se"], b["se"])
+    of_images = float(np.var(a["right"] - b["right"])) / a["images"]
+    return gap, math.sqrt(of_images + _of_seeds(a) + _of_seeds(b))
+
+
+def _of_seeds(measured: Measured) -> float:
+    """The part of the squared standard error that is not of the images, see `comparison.statistics.summary`."""
+    mean = measured["mean"]
+    return max(0.0, measured["se"] ** 2 - mean * (1 - mean) / measured["images"])
 
 
 def standing(groups: list[dict[str, Any]], attack: str | None) -> Standing | None:

@@ -1,7 +1,9 @@
 import json
 
+import numpy as np
 import pytest
 
+from harp_tf.answers import packed
 from harp_tf.report.comparison.read import read_comparison
 from harp_tf.types import HarpError
 
@@ -12,6 +14,24 @@ def test_groups_by_loss_and_sparsity(compared):
     assert [g["method"] for g in record.references("pgd")] == ["dense", "dense_control"]
     assert [g["method"] for g in record.pruned("pgd", 0.97)] == ["harp", "lwm"]
     assert record.attacks == ["pgd20", "autoattack"] and record.strongest == "autoattack"
+
+
+def test_which_images_the_seeds_were_right_on(compared, cells):
+    def answer(cell, **right):
+        cell["figures"]["natural"] |= {"images": 4, **right}
+
+    seeds = [cell for cell in cells if (cell["method"], cell["sparsity"]) == ("harp", 0.97)]
+    for cell, right in zip(seeds, ([1, 1, 0, 0], [1, 0, 1, 0])):
+        answer(cell, right=packed(np.array(right, bool)))
+    for other in cells:
+        if other["method"] == "lwm":
+            answer(other)
+    first, other = read_comparison(compared(cells)).pruned("pgd", 0.97)
+    np.testing.assert_array_equal(first["natural"]["right"], np.mean([[1, 1, 0, 0], [1, 0, 1, 0]][: len(seeds)], 0))
+    assert "right" not in other["natural"] and "right" not in first["robust"]["pgd20"]
+    answer(seeds[0], right="00ff")
+    with pytest.raises(HarpError, match="expected the answers to 4 examples"):
+        read_comparison(compared(cells))
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", json.dumps({"groups": []})])

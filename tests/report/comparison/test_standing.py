@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 
 from harp_tf.report.comparison.read import read_comparison
@@ -16,6 +19,20 @@ def test_a_win_is_more_than_two_standard_errors_of_the_difference():
     assert found.winner == "harp" and found.leader["method"] == "harp"
     found = standing([group("lwm", 0.7, 0.04), group("harp", 0.7999, 0.03)], None)
     assert found.winner is None and [g["method"] for g in found.level] == ["lwm"]
+
+
+def test_on_the_same_images_only_those_count_that_one_of_two_is_right_on():
+    a, b = group("a", 0.75, 0.0)["natural"], group("b", 0.5, 0.0)["natural"]
+    a |= {"images": 8, "right": np.array([1, 1, 1, 1, 1, 1, 0, 0.0])}
+    b |= {"images": 8, "right": np.array([1, 1, 1, 1, 0, 0, 0, 0.0])}
+    for measured, deviation in ((a, 0.03), (b, 0.04)):
+        mean = measured["mean"]
+        measured["se"] = math.sqrt(mean * (1 - mean) / 8 + deviation**2)
+    # Differences are 1 on two of eight images, else 0: variance 1/4 - 1/16.
+    gap, error = difference(a, b)
+    assert gap == 0.25 and error == pytest.approx(math.sqrt((1 / 4 - 1 / 16) / 8 + 0.03**2 + 0.04**2))
+    assert error < difference(a, {name: value for name, value in b.items() if name != "right"})[1]
+    assert difference(a, a) == (0.0, pytest.approx(math.sqrt(2) * 0.03))  # only other seeds could tell
 
 
 def test_it_is_said_in_words():
