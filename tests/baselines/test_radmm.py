@@ -70,8 +70,8 @@ class Unpulled(radmm.AdmmTraining):
 
 def test_weights_are_drawn_to_where_they_are_cut():
     network, control = wrapped(), wrapped()
-    trainer = fitted(radmm.AdmmTraining, network, epochs=50)
-    fitted(Unpulled, control, epochs=50)
+    trainer = fitted(radmm.AdmmTraining, network, epochs=5, rounds=10)
+    fitted(Unpulled, control, epochs=5, rounds=10)
     assert float(trainer.rho) == pytest.approx(radmm.PULL / 200 * radmm.GROWTH**9) and int(trainer.interval) == 20
     assert share_outside(network) < 0.01 * share_outside(control)
     # It ends cut: the largest weights, as many as may remain.
