@@ -1,6 +1,7 @@
 """The house keeps its order: imports go one way, BUILD says the same, and nothing forbidden comes in."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -75,6 +76,12 @@ def top_level_names(path: Path) -> set[str]:
 def test_every_room_has_a_place_in_the_order():
     unplaced = set(update_build.room_files()) - set(LEVEL)
     assert not unplaced, f"give {sorted(unplaced)} a level in tests/test_architecture.py"
+
+
+def test_the_page_of_architecture_names_every_room():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    described = {room for cell in re.findall(r"^\| (`[^|]*) \|", page, re.M) for room in re.findall(r"`(\w+)`", cell)}
+    assert described == set(update_build.room_files()) - {"harp_tf"}
 
 
 def test_imports_go_one_way():
