@@ -16,14 +16,17 @@ from pathlib import Path
 
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
-
 _running: set[subprocess.Popen] = set()
 
 
 def interrupt() -> None:
-    """Asks all processes of `execute` that run to save and end."""
+    """Asks all processes of `execute` that run to save and end.
+
+    Not by SIGINT: a process started in the background ignores it, and where Ctrl-C has sent one to all processes of a
+    terminal, a second one would end a cell before it has saved.
+    """
     for process in list(_running):
-        process.send_signal(signal.SIGINT)
+        process.terminate()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,13 @@ def test_cells_at_a_time_have_their_share_of_the_threads_unless_told_otherwise(t
 
 
 def test_cells_that_run_can_be_asked_to_end(tmp_path):
-    cell = "import time\ntry:\n print('begun', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('saved')"
+    cell = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("saved"))
+print("begun", flush=True)
+time.sleep(60)
+"""
     with alone(tmp_path, print) as lock:
         running = threading.Thread(target=execute, args=(["-c", cell], tmp_path / "log.txt", lock))
         running.start()
