@@ -130,18 +130,29 @@ def standings(record: Record, loss: str, target: float) -> list[Standing]:
 
 
 def headline(record: Record) -> str:
-    """One sentence over all sparsities and losses: who wins, or leads where seeds are unknown, how often."""
+    """Over all sparsities and losses: how often who wins, or leads where seeds are unknown, and who is never behind."""
     found = [s for loss in record.losses for target in record.targets(loss) for s in standings(record, loss, target)]
     contested = [s for s in found if s.level or s.behind]
     if not contested:
         return "" if not found else "One method; nothing to compare it with yet."
     ahead = Counter((s.ahead, "wins" if s.winner else "leads") for s in contested if s.ahead)
     total = len(contested)
+    unbeaten = _unbeaten(contested)
     if not ahead:
-        return f"No clear winner in {total} comparison{'s' * (total > 1)}: the best are within two standard errors."
+        comparisons = f"{total} comparison{'s' * (total > 1)}"
+        return f"No clear winner in {comparisons}: the best are within two standard errors.{unbeaten}"
     parts = [f"{labels.method(method)} {verb} {count} of {total}" for (method, verb), count in ahead.most_common()]
     if total > ahead.total():
         parts.append(f"{total - ahead.total()} without a clear winner")
     what = "natural and robust accuracy at each sparsity, by more than two standard errors"
     leads = "; leads: from one seed per method" if any(verb == "leads" for _, verb in ahead) else ""
-    return f"{', '.join(parts)} ({what}{leads})."
+    return f"{', '.join(parts)} ({what}{leads}).{unbeaten if total > ahead.total() else ''}"
+
+
+def _unbeaten(contested: list[Standing]) -> str:
+    """Names the methods that are among the best everywhere, if others are not."""
+    best = [[group["method"] for group in (s.leader, *s.level)] for s in contested]
+    everywhere = [method for method in best[0] if all(method in methods for methods in best)]
+    if not everywhere or not any(s.behind for s in contested):
+        return ""
+    return f" Never clearly behind: {', '.join(map(labels.method, everywhere))}."

@@ -77,7 +77,7 @@ def test_the_headline_counts_wins(compared):
     assert [s.what for s in standings(record, "pgd", 0.97)] == ["natural", "AutoAttack"]
     assert headline(record) == (
         "HARP wins 2 of 4, 2 without a clear winner (natural and robust accuracy at each sparsity, by more than two "
-        "standard errors)."
+        "standard errors). Never clearly behind: HARP."
     )
 
 
@@ -89,6 +89,11 @@ def test_the_headline_claims_nothing_without_a_difference(compared, cells):
             measured["accuracy"] = 0.6
     assert headline(read_comparison(compared(level))) == (
         "No clear winner in 2 comparisons: the best are within two standard errors."
+    )
+    (worse,) = [one for one in cells if one["sparsity"] == 0.9 and one["method"] == "random"]
+    worse["figures"]["natural"]["accuracy"] = 0.2
+    assert headline(read_comparison(compared([*level, worse]))).endswith(
+        "Never clearly behind: HARP, global magnitude."
     )
     assert headline(read_comparison(compared(level[:1]))) == "One method; nothing to compare it with yet."
     assert headline(read_comparison(compared([]))) == ""
