@@ -58,8 +58,7 @@ def fitted(trainer_of, callback, first=0):
     "trainer_of",
     [
         AdmmTraining,
-        FlyingBirdPlusTraining,
-        *(pytest.param(t, marks=pytest.mark.slow) for t in (FlyingBirdTraining, TfmotTraining)),
+        *(pytest.param(t, marks=pytest.mark.slow) for t in (FlyingBirdTraining, FlyingBirdPlusTraining, TfmotTraining)),
     ],
 )
 def test_the_variables_are_all_of_the_state(trainer_of):

@@ -141,7 +141,8 @@ def test_networks_of_other_kinds(case):
         arm_sparse_report(b"nothing of that kind")
 
 
-@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
 def test_mobile_sparse_pruned_stripped_and_exported_runs_sparse(channels, tmp_path):
     model = models.build("mobile_sparse", (32, 32, channels), 10, width=0.25)
     small = harp_tf.strip(harp_tf.prune(model, 0.9, initial_rate=0.1, verbose=False))

@@ -25,6 +25,7 @@ def test_stage_by_stage_in_this_process_equals_one_go_in_another(program, small_
     assert {key for key in settings[0] if settings[0][key] != settings[1][key]} == {"run_dir", "stages"}
 
 
+@pytest.mark.slow
 def test_finetune_again_starts_from_the_pruned_model_not_from_the_finetuned(
     program, small_run, small_flags, tmp_path, no_plots
 ):

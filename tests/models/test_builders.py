@@ -116,7 +116,7 @@ def test_model_is_saved_and_loaded_in_safe_mode(name, tmp_path):
     np.testing.assert_array_equal(model(images, training=False), loaded(images, training=False))
 
 
-@pytest.mark.parametrize("name", ["cnn_digits", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn_digits", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_model_is_converted_to_tflite(name):
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter

@@ -161,6 +161,7 @@ def test_the_graph_does_not_grow_with_the_parts(trainer_of, data):
     assert sizes[1] < 1.1 * sizes[0]
 
 
+@pytest.mark.slow
 def test_a_step_in_parts_compiles_under_xla(trainer_of, data):
     results = []
     for compiled in (False, True):
