@@ -17,8 +17,9 @@ def groups(cells: Sequence[dict]) -> list[dict]:
 
     Returns:
         By loss, then sparsity (the dense models first), then method, one entry with its seeds; natural and, by attack,
-        robust (see `summary`); weights, sparsity and, as means, kept, file_bytes, gzip_bytes and layers (weights kept
-        by path); epochs and passes by stage, which begin with those of the shared dense model, and seconds by stage.
+        robust (see `summary`; of the seeds that were measured with it); weights, sparsity and, as means, kept,
+        file_bytes, gzip_bytes and layers (weights kept by path); epochs and passes by stage, which begin with those of
+        the shared dense model, and seconds by stage.
     """
     finished = [cell for cell in cells if cell["status"] == "finished"]
     by_key: dict[tuple, list[dict]] = {}
@@ -36,7 +37,7 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> di
     """One entry; `alike` are the figures of all methods of its loss and sparsity, seed by seed."""
     first = cells[0]
     figures = [cell["figures"] for cell in cells]
-    attacks = [attack for attack in figures[0]["robust"] if all(attack in f["robust"] for f in figures)]
+    attacks = dict.fromkeys(attack for f in figures for attack in f["robust"])
     before = dense["figures"] if dense is not None and first["method"] != DENSE else {}
     weights = before.get("weights") or figures[0]["weights"]  # channels that are gone count as removed
     kept = statistics.fmean(f["kept"] for f in figures)
@@ -49,7 +50,7 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> di
         "natural": _summary([f["natural"] for f in figures], [[f["natural"] for f in one] for one in alike]),
         "robust": {
             attack: _summary(
-                [f["robust"][attack] for f in figures],
+                [f["robust"][attack] for f in figures if attack in f["robust"]],
                 [[f["robust"][attack] for f in one if attack in f["robust"]] for one in alike],
             )
             for attack in attacks

@@ -125,7 +125,7 @@ def _curve(record: Record, loss: str, attack: str | None) -> Figure | None:
 
 def _standing(record: Record, loss: str, target: float) -> Figure | None:
     """Natural and robust accuracy of every method at one sparsity, the most robust on top."""
-    groups, attack = record.pruned(loss, target), record.strongest
+    groups, attack = record.pruned(loss, target), next(iter(record.ranking), None)
     if not groups:
         return None
     groups = sorted(groups, key=lambda g: -(_measured(g, attack) or g["natural"])["mean"])

@@ -1,5 +1,6 @@
 """Reads comparison.json."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ class Record:
             return next(iter(self.attacks), None)
         return min(self.attacks, key=lambda attack: sum(g["robust"][attack]["mean"] for g in whole))
 
+    @property
+    def ranking(self) -> list[str]:
+        """The attacks to rank by: the one that most groups were measured with, and the strongest, often the same."""
+        counts = Counter(attack for group in self.groups for attack in group["robust"])
+        widest = max(self.attacks, key=lambda attack: (counts[attack], attack == self.strongest), default=None)
+        return [attack for attack in dict.fromkeys((widest, self.strongest)) if attack is not None]
+
 
 def read_comparison(directory: str | Path) -> Record:
     """Reads the record of the comparison in a directory.
@@ -88,7 +96,10 @@ def _with_right(group: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str,
     """A group whose accuracies say, image by image, how many of its seeds were right."""
     figures = [cell["figures"] for cell in cells if cell["name"] in group["cells"]]
     natural = {**group["natural"], **_right([f["natural"] for f in figures])}
-    robust = {name: {**of, **_right([f["robust"][name] for f in figures])} for name, of in group["robust"].items()}
+    robust = {
+        name: {**of, **_right([f["robust"][name] for f in figures if name in f["robust"]])}
+        for name, of in group["robust"].items()
+    }
     return {**group, "natural": natural, "robust": robust}
 
 

@@ -124,8 +124,8 @@ def standing(groups: list[dict[str, Any]], attack: str | None) -> Standing | Non
 
 
 def standings(record: Record, loss: str, target: float) -> list[Standing]:
-    """The standing in natural accuracy and under the strongest attack."""
-    found = [standing(record.pruned(loss, target), attack) for attack in dict.fromkeys((None, record.strongest))]
+    """The standing in natural accuracy and under the attacks to rank by, as far as models were measured with them."""
+    found = [standing(record.pruned(loss, target), attack) for attack in (None, *record.ranking)]
     return [one for one in found if one is not None]
 
 

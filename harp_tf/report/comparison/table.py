@@ -47,9 +47,16 @@ def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Tabl
     """A header, which begins with a title, and a row per group: accuracies in percent and the number of seeds."""
     rows = [[title, "natural", *map(labels.attack, record.attacks), "seeds"]]
     for g in groups:
-        shares = [accuracy(measured) for measured in (g["natural"], *(g["robust"].get(a) for a in record.attacks))]
-        rows.append([labels.method(g["method"]), *shares, str(len(g["seeds"]))])
+        robust = [accuracy(measured) + _fewer_seeds(measured, g) for measured in map(g["robust"].get, record.attacks)]
+        rows.append([labels.method(g["method"]), accuracy(g["natural"]), *robust, str(len(g["seeds"]))])
     return rows
+
+
+def _fewer_seeds(measured: dict[str, Any] | None, group: dict[str, Any]) -> str:
+    """Says how many seeds an accuracy is of, where not all of the group's were measured."""
+    if measured is None or measured["n"] == len(group["seeds"]):
+        return ""
+    return f" ({measured['n']} seed{'s' * (measured['n'] > 1)})"
 
 
 def sizes(record: Record, loss: str) -> Table:
@@ -73,9 +80,8 @@ def unpruned(record: Record, loss: str) -> str:
     """What the dense model and its control reach, in a sentence; empty if neither is there."""
     parts = []
     for g in record.references(loss):
-        attack = record.strongest
-        robust = g["robust"].get(attack) if attack else None
-        under = f", {labels.attack(attack)} {accuracy(robust)} %" if attack and robust else ""
+        found = [attack for attack in record.ranking if attack in g["robust"]]
+        under = "".join(f", {labels.attack(attack)} {accuracy(g['robust'][attack])} %" for attack in found)
         more = ", trained on for as many epochs as the others" if g["method"] == CONTROL else ""
         parts.append(f"{labels.method(g['method'])}{more}: natural {accuracy(g['natural'])} %{under}")
     which = f" (loss {loss})" if len(record.losses) > 1 else ""

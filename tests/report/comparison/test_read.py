@@ -14,6 +14,21 @@ def test_groups_by_loss_and_sparsity(compared):
     assert [g["method"] for g in record.references("pgd")] == ["dense", "dense_control"]
     assert [g["method"] for g in record.pruned("pgd", 0.97)] == ["harp", "lwm"]
     assert record.attacks == ["pgd20", "autoattack"] and record.strongest == "autoattack"
+    assert record.ranking == ["autoattack"]
+
+
+def test_an_attack_that_not_all_were_measured_with(compared, cells):
+    for one in cells:
+        if (one["method"], one["sparsity"], one["seed"]) not in (("harp", 0.97, 0), ("lwm", 0.97, 0)):
+            one["figures"]["robust"].pop("autoattack")
+    record = read_comparison(compared(cells))
+    assert record.strongest == "autoattack" and record.ranking == ["pgd20", "autoattack"]
+    harp = record.pruned("pgd", 0.97)[0]
+    assert [harp["robust"][attack]["n"] for attack in record.ranking] == [2, 1]
+    assert harp["robust"]["autoattack"]["mean"] == pytest.approx(0.63)
+    for one in cells:
+        one["figures"]["robust"].clear()
+    assert read_comparison(compared(cells)).ranking == []
 
 
 def test_which_images_the_seeds_were_right_on(compared, cells):

@@ -16,6 +16,18 @@ def test_the_terminal_gets_everything(compared):
     )
 
 
+def test_an_attack_on_fewer_models_is_told_beside_the_one_on_all(compared, cells):
+    for one in cells:
+        if (one["method"], one["sparsity"], one["seed"]) not in (("harp", 0.97, 0), ("lwm", 0.97, 0)):
+            one["figures"]["robust"].pop("autoattack")
+    text = comparison_table(compared(cells))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "HARP 97.2 % 77.0 ± 1.4 67.0 ± 1.4 63.0 (1 seed) 560 11 kB 2" in lines
+    assert "Unpruned: dense: natural 78.0 %, PGD-20 68.0 %; dense control, trained on for" in text
+    at = next(part for part in text.split("\n\n") if part.startswith("97.0 % sparsity"))
+    assert [line.split(":")[0].strip() for line in at.splitlines()[1:]] == ["natural", "PGD-20", "AutoAttack"]
+
+
 def test_the_dense_models_are_told_of_first(compared):
     assert table.unpruned(read_comparison(compared()), "pgd") == (
         "Unpruned: dense: natural 78.0 %, AutoAttack 65.0 %; dense control, trained on for as many epochs as the "
