@@ -9,7 +9,7 @@ from typing import Any
 
 from harp_tf.baselines import METHODS, Method
 from harp_tf.training.distribution import STRATEGIES
-from harp_tf.types import BUDGETS, GRANULARITIES, HarpError, PruningSpec, RateBound, require_choice
+from harp_tf.types import BUDGETS, GRANULARITIES, RATE_GRADIENTS, HarpError, PruningSpec, RateBound, require_choice
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
 
@@ -107,6 +107,11 @@ class RunConfig:
         (),
         "Smallest and largest rate of single layers: conv1=0.2:,block3/.*=:0.1,logits=1:1 (names, paths or regular "
         "expressions; a bound may be left out).",
+    )
+    rate_gradient: str = _setting(
+        "sum",
+        "How rates learn from the loss: the paper's sum over all mask entries, or the marginal value of one more.",
+        choices=RATE_GRADIENTS,
     )
     gamma: float = _setting(0.01, "gamma_0, by which the factor of the size penalty rises per epoch.", _MORE_THAN_0)
     skip: tuple[str, ...] = _setting((), "Names of layers to leave unpruned.")
@@ -267,6 +272,7 @@ class RunConfig:
             self.floor_factor,
             granularity,
             self.channel_multiple,
+            self.rate_gradient,
         )
 
     def bounds_by_layer(self) -> dict[str, tuple[float | None, float | None]]:

@@ -55,6 +55,7 @@ def wrap_channels(model: keras.Model, config: RunConfig, verbose: bool = True) -
         floor_factor=config.floor_factor,
         granularity="channel",
         channel_multiple=config.channel_multiple,
+        rate_gradient=config.rate_gradient,
         verbose=verbose,
     )
 
@@ -105,6 +106,7 @@ def wrap(
         rate_bounds=config.bounds_by_layer(),
         granularity=spec.granularity,
         channel_multiple=spec.channel_multiple,
+        rate_gradient=spec.rate_gradient,
         verbose=verbose,
     )
     method = config.pruning_method

@@ -17,6 +17,7 @@ class HarpError(ValueError):
 GRANULARITIES = ("weight", "channel")
 PRUNE_MODES = ("harp", "score", "rate")
 BUDGETS = ("weights", "flops")
+RATE_GRADIENTS = ("sum", "marginal")
 STAGES = ("prune", "joint", "finetune")
 
 
@@ -33,6 +34,8 @@ class PruningSpec:
             all layers that read it.
         channel_multiple: a number of which the kept channels of a layer are a multiple when the prune stage ends, where
             there are twice as many and the budget allows it; 1 leaves them as they are.
+        rate_gradient: how rates learn from the loss: by the paper's "sum" over all mask entries, or by the "marginal"
+            value of one more (see `compression.straight_through_mask`).
         stage: "prune", "joint" or "finetune", what the model is set to train (see `harp_tf.set_stage`).
     """
 
@@ -42,6 +45,7 @@ class PruningSpec:
     floor_factor: float = 0.1
     granularity: str = "weight"
     channel_multiple: int = 8
+    rate_gradient: str = "sum"
     stage: str = "prune"
 
     def __post_init__(self):
@@ -53,6 +57,7 @@ class PruningSpec:
         require_choice("mode", self.mode, PRUNE_MODES)
         require_choice("budget", self.budget, BUDGETS)
         require_choice("granularity", self.granularity, GRANULARITIES)
+        require_choice("rate_gradient", self.rate_gradient, RATE_GRADIENTS)
         require_choice("stage", self.stage, STAGES)
         if not is_number(self.floor_factor) or not 0.0 < self.floor_factor < 1.0:
             raise HarpError(

@@ -20,7 +20,9 @@ def test_rates_that_are_given_have_no_floor():
 
 
 def test_round_trip_through_json():
-    spec = PruningSpec(np.float32(0.5), mode="rate", budget="flops", floor_factor=np.float64(0.2))
+    spec = PruningSpec(
+        np.float32(0.5), mode="rate", budget="flops", floor_factor=np.float64(0.2), rate_gradient="marginal"
+    )
     assert PruningSpec(**json.loads(json.dumps(spec.as_dict()))) == spec
 
 
@@ -47,7 +49,7 @@ def test_channel_multiples_out_of_range(multiple):
         PruningSpec(0.9, channel_multiple=multiple)
 
 
-@pytest.mark.parametrize("field", ["mode", "budget", "granularity"])
+@pytest.mark.parametrize("field", ["mode", "budget", "granularity", "rate_gradient"])
 def test_unknown_choices(field):
     with pytest.raises(HarpError, match=f"{field} must be one of .*, received 'other'"):
         PruningSpec(0.9, **{field: "other"})

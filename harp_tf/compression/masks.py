@@ -90,7 +90,10 @@ def _last_at_least(counts: tf.Tensor, rank: tf.Tensor) -> tuple[tf.Tensor, tf.Te
 
 
 def straight_through_mask(
-    scores: tf.Tensor, rate: tf.Tensor, count: Callable[[tf.Tensor, int], tf.Tensor] = keep_count
+    scores: tf.Tensor,
+    rate: tf.Tensor,
+    count: Callable[[tf.Tensor, int], tf.Tensor] = keep_count,
+    rate_gradient: str = "sum",
 ) -> tf.Tensor:
     """The mask M of a layer from its importance scores and its rate.
 
@@ -98,20 +101,36 @@ def straight_through_mask(
         scores: float32 tensor S of any static shape.
         rate: float32 scalar a, the fraction of entries that is kept, in (0, 1].
         count: the rounding rule (a, n) -> number of ones: `keep_count` for weights, `keep_channels` for channels.
+        rate_gradient: "sum" is the paper's; "marginal" asks what one more entry is worth, see below.
 
     Returns:
-        Tensor of zeros and ones of the shape of `scores`, with exactly `count(rate, n)` ones. With
-        g = dL/dM its gradients are dL/dS = g * sign(S) (straight-through to |S|) and dL/da = sum of g.
+        Tensor of zeros and ones of the shape of `scores`, with exactly `count(rate, n)` ones. With g = dL/dM its
+        gradients are dL/dS = g * sign(S) (straight-through to |S|) and dL/da = sum of g; for "marginal" the latter is
+        n * (mean of g, weighted by 1 / (1 + (|S| / t - 1)^2)), with t the smallest |S| that is kept. Much of the sum is
+        of entries far above t, which say what would be lost without them, not what there is to gain from another one,
+        so it holds on to layers in which few weights do much. The weighted mean listens to entries near t and below.
 
     Reference:
-        Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, section 3.2.
+        Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, section 3.2; "marginal" is our own.
     """
 
     @tf.custom_gradient
     def masked(scores: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return upstream * tf.sign(scores), tf.cast(tf.reduce_sum(upstream), rate.dtype)
+        mask = top_k_mask(scores, count(rate, scores.shape.num_elements()))
 
-        return top_k_mask(scores, count(rate, scores.shape.num_elements())), gradient
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            total = tf.reduce_sum(upstream) if rate_gradient == "sum" else _marginal(scores, mask, upstream)
+            return upstream * tf.sign(scores), tf.cast(total, rate.dtype)
+
+        return mask, gradient
 
     return masked(scores, rate)
+
+
+def _marginal(scores: tf.Tensor, mask: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    """n times the mean of `upstream`, weighted by how near a score is to the smallest one that is kept."""
+    size = tf.abs(scores)
+    smallest = tf.reduce_min(tf.where(mask > 0, size, size.dtype.max))
+    # 1 / (1 + (size / smallest - 1)^2) without a division by 0.
+    weight = tf.math.divide_no_nan(smallest**2, smallest**2 + (size - smallest) ** 2)
+    return scores.shape.num_elements() * tf.math.divide_no_nan(tf.reduce_sum(weight * upstream), tf.reduce_sum(weight))

@@ -42,6 +42,7 @@ def prune(
     rate_bounds: Mapping[str, Sequence[float | None]] = MappingProxyType({}),
     granularity: str = "weight",
     channel_multiple: int = 8,
+    rate_gradient: str = "sum",
     verbose: bool = True,
 ) -> keras.Model:
     """Wraps every prunable layer of a Keras model with trainable scores and rates.
@@ -73,6 +74,8 @@ def prune(
             Sequential or Functional model, and `AdversarialModel` to train it.
         channel_multiple: with channels, the numbers that are kept become multiples of it at the end, where a layer
             reads at least twice as many and the budget allows it.
+        rate_gradient: how rates learn from the loss: by the paper's "sum" over all mask entries, or by the "marginal"
+            value of one more, which divides small budgets better (docs/recipe.md).
         verbose: print which layers were wrapped and which were not, and why.
 
     Returns:
@@ -84,7 +87,7 @@ def prune(
     Reference:
         Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023.
     """
-    spec = PruningSpec(target_sparsity, mode, budget, floor_factor, granularity, channel_multiple)
+    spec = PruningSpec(target_sparsity, mode, budget, floor_factor, granularity, channel_multiple, rate_gradient)
     limits = rate_bounds_from(rate_bounds)
     initial_rates = strategies.get(strategy)
     if initial_rate is None:

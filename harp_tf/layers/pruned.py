@@ -90,6 +90,8 @@ class PrunedLayer(keras.layers.Layer):
             else ChannelMasks(kernels, self.reads, limits, self.rate_bounds, self.pruning.channel_multiple)
         )
         self.kernel_scores = list(self.mask_source.scores.values())
+        for scores in self.kernel_scores:
+            scores.rate_gradient = self.pruning.rate_gradient
         self.set_stage(self.pruning.stage)
 
     def set_stage(self, stage: str) -> None:

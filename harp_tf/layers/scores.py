@@ -55,6 +55,8 @@ class Scores(keras.layers.Layer):
     """The rounding rule from a rate and a size to a number of units."""
     _logit_for: Callable[[int, int, float, float], float]
     """Its inverse, from a count, a size and the bounds of the rate to a logit."""
+    rate_gradient: str = "sum"
+    """How the rate learns from the loss, see `compression.straight_through_mask`; the pruned layer's spec says it."""
     multiple: int = 1
     """The number of which the final count is a multiple where it can be."""
 
@@ -119,8 +121,8 @@ class Scores(keras.layers.Layer):
         return {}
 
     def mask(self) -> tf.Tensor:
-        """The mask M, a float32 tensor of zeros and ones with HARP's gradients to scores and logit."""
-        return straight_through_mask(tf.convert_to_tensor(self.scores), self.rate(), self._count)
+        """The mask M, a float32 tensor of zeros and ones with gradients to scores and logit."""
+        return straight_through_mask(tf.convert_to_tensor(self.scores), self.rate(), self._count, self.rate_gradient)
 
 
 @keras.saving.register_keras_serializable("harp_tf")

@@ -133,6 +133,37 @@ def test_gradients_are_straight_through_to_scores_and_summed_to_the_rate(compile
     np.testing.assert_allclose(d_rate, upstream.sum(dtype=np.float64), rtol=1e-6)
 
 
+def marginal_gradients(scores, rate, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch([scores, rate])
+        loss = tf.reduce_sum(straight_through_mask(scores, rate, rate_gradient="marginal") * upstream)
+    return tape.gradient(loss, [scores, rate])
+
+
+def test_the_marginal_gradient_is_a_mean_around_the_threshold(compiled):
+    scores, upstream = normal(4, 5, seed=1), normal(4, 5, seed=2)
+    d_scores, d_rate = compiled(marginal_gradients)(tf.constant(scores), tf.constant(0.25), tf.constant(upstream))
+    np.testing.assert_array_equal(d_scores, upstream * np.sign(scores))
+    size = np.abs(scores)
+    weight = 1 / (1 + (size / np.sort(size.ravel())[-5] - 1) ** 2)  # 5 of 20 are kept
+    np.testing.assert_allclose(d_rate, 20 * np.average(upstream, weights=weight), rtol=1e-5)
+    # What all entries agree on is what the paper's sum says.
+    _, d_rate = marginal_gradients(tf.constant(scores), tf.constant(0.3), tf.fill((4, 5), -0.5))
+    np.testing.assert_allclose(d_rate, -10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [1e3, 1e6])
+def test_the_marginal_gradient_hears_little_of_entries_far_above_the_threshold(largest):
+    scores = tf.constant([largest, 1.0, 0.9, 0.8])
+    _, d_rate = marginal_gradients(scores, tf.constant(0.5), tf.constant([-100.0, 0.0, 0.0, 0.0]))
+    assert -1e-3 < float(d_rate) < 0
+
+
+def test_the_marginal_gradient_of_scores_that_are_all_0():
+    _, d_rate = marginal_gradients(tf.zeros(4), tf.constant(0.5), tf.ones(4))
+    assert float(d_rate) == 0.0
+
+
 def golden_layer(name):
     """One pruned layer in pure functions: mask, output and gradients of the sum of y * upstream."""
     minimum = float(GOLDEN[f"{name}/k_min"])

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from harp_tf.layers import PrunedLayer, describe, prune, pruned_kernels, rate_table
@@ -48,6 +49,31 @@ def test_names_graph_and_weights_are_kept_and_the_original_is_untouched(model):
     assert len(model.trainable_variables) == trainable
     for found, expected in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "channel"])
+def test_the_way_rates_learn_is_saved_with_the_model(granularity, tmp_path):
+    def slopes(model):
+        """By kernel or channel space, the gradient of a loss to which not all units matter alike."""
+        found = []
+        for kernel in pruned_kernels(model):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(kernel.scores.mask() * tf.abs(kernel.scores.scores) ** 3)
+            found.append(float(tape.gradient(loss, kernel.scores.logit.value)))
+        return np.array(found)
+
+    model = sequential()
+    ways = {
+        way: prune(model, 0.3, granularity=granularity, rate_gradient=way, verbose=False) for way in ("sum", "marginal")
+    }
+    default = prune(model, 0.3, granularity=granularity, verbose=False)
+    np.testing.assert_array_equal(slopes(default), slopes(ways["sum"]))
+    assert (slopes(ways["marginal"]) != slopes(ways["sum"])).all()
+    ways["marginal"].save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(slopes(loaded), slopes(ways["marginal"]))
+    with pytest.raises(HarpError, match="rate_gradient must be one of sum, marginal, received 'mean'"):
+        prune(model, 0.3, rate_gradient="mean")
 
 
 def test_wrapped_layers():
