@@ -106,9 +106,9 @@ def straight_through_mask(
     Returns:
         Tensor of zeros and ones of the shape of `scores`, with exactly `count(rate, n)` ones. With g = dL/dM its
         gradients are dL/dS = g * sign(S) (straight-through to |S|) and dL/da = sum of g; for "marginal" the latter is
-        n * (mean of g, weighted by 1 / (1 + (|S| / t - 1)^2)), with t the smallest |S| that is kept. Much of the sum is
-        of entries far above t, which say what would be lost without them, not what there is to gain from another one,
-        so it holds on to layers in which few weights do much. The weighted mean listens to entries near t and below.
+        n * (mean of g over the entries of rank k/2 to 2k), with k the number that is kept. Much of the sum is of the
+        largest entries, which say what would be lost without them, not what there is to gain from another one, so it
+        holds on to layers in which few weights do much.
 
     Reference:
         Zhao & Wressnegger, Holistic Adversarially Robust Pruning, ICLR 2023, section 3.2; "marginal" is our own.
@@ -116,21 +116,20 @@ def straight_through_mask(
 
     @tf.custom_gradient
     def masked(scores: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        mask = top_k_mask(scores, count(rate, scores.shape.num_elements()))
+        kept = count(rate, scores.shape.num_elements())
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            total = tf.reduce_sum(upstream) if rate_gradient == "sum" else _marginal(scores, mask, upstream)
+            total = tf.reduce_sum(upstream) if rate_gradient == "sum" else _marginal(scores, kept, upstream)
             return upstream * tf.sign(scores), tf.cast(total, rate.dtype)
 
-        return mask, gradient
+        return top_k_mask(scores, kept), gradient
 
     return masked(scores, rate)
 
 
-def _marginal(scores: tf.Tensor, mask: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    """n times the mean of `upstream`, weighted by how near a score is to the smallest one that is kept."""
-    size = tf.abs(scores)
-    smallest = tf.reduce_min(tf.where(mask > 0, size, size.dtype.max))
-    # 1 / (1 + (size / smallest - 1)^2) without a division by 0.
-    weight = tf.math.divide_no_nan(smallest**2, smallest**2 + (size - smallest) ** 2)
-    return scores.shape.num_elements() * tf.math.divide_no_nan(tf.reduce_sum(weight * upstream), tf.reduce_sum(weight))
+def _marginal(scores: tf.Tensor, kept: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    """n times the mean of `upstream` over the entries next to the threshold, of half to twice its rank."""
+    size = scores.shape.num_elements()
+    kept = tf.cast(kept, tf.int32)
+    near = top_k_mask(scores, tf.minimum(2 * kept, size)) - top_k_mask(scores, tf.maximum(kept // 2, 1))
+    return size * tf.math.divide_no_nan(tf.reduce_sum(near * upstream), tf.reduce_sum(near))
