@@ -51,7 +51,7 @@ def test_evaluate_again_gives_the_same_figures_and_never_restarts(program, copy)
     assert read(copy / "config.json")["flags"] == config["flags"]
 
 
-@pytest.mark.parametrize("name", ["dense", "scored"])
+@pytest.mark.parametrize("name", ["scored", pytest.param("dense", marks=pytest.mark.slow)])
 def test_evaluate_a_file(program, small_run, tmp_path, name):
     path = shutil.copy(small_run[0] / f"{name}.keras", tmp_path)
     flags = ["--test_limit=100", "--eps=0.1", "--eval_steps=3", "--train_limit=256", "--seed=7"]

@@ -26,7 +26,7 @@ NETWORKS = {
     "DenseNet121": (lambda: application("DenseNet121"), []),
     "ConvNeXtTiny": (lambda: application("ConvNeXtTiny"), []),
 }
-FAST = ("MobileNetV3Small", "vision transformer")
+FAST = ("vision transformer",)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else slow) for n in NETWORKS])

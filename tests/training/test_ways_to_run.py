@@ -42,7 +42,10 @@ def test_any_whole_number_is_a_seed(classifier, trainer_of, data):
     trainer_of(classifier(), seed=3 * (2**31 - 1)).train_on_batch(*data)
 
 
-@pytest.mark.parametrize("loss", ["pgd", FreeAdversarialTraining(batch_size=16, replays=2)], ids=["pgd", "free"])
+FREE = pytest.param(FreeAdversarialTraining(batch_size=16, replays=2), id="free", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("loss", ["pgd", FREE])
 def test_every_way_to_run_gives_the_same_weights(pruned, trainer_of, fit, loss, assert_equal_weights):
     networks, histories = [], []
     for options in ({"run_eagerly": True}, {"run_eagerly": False}, {"run_eagerly": False, "steps_per_execution": 2}):
