@@ -75,7 +75,7 @@ def prune(
         channel_multiple: with channels, the numbers that are kept become multiples of it at the end, where a layer
             reads at least twice as many and the budget allows it.
         rate_gradient: how rates learn from the loss: by the paper's "sum" over all mask entries, or by the "marginal"
-            value of one more, which divides small budgets better (docs/recipe.md).
+            value of one more (docs/recipe.md says where that helped).
         verbose: print which layers were wrapped and which were not, and why.
 
     Returns:

@@ -71,9 +71,12 @@ class Record:
     @property
     def ranking(self) -> list[str]:
         """The attacks to rank by: the one that most groups were measured with, and the strongest, often the same."""
+        strongest = self.strongest
+        if strongest is None:
+            return []
         counts = Counter(attack for group in self.groups for attack in group["robust"])
-        widest = max(self.attacks, key=lambda attack: (counts[attack], attack == self.strongest), default=None)
-        return [attack for attack in dict.fromkeys((widest, self.strongest)) if attack is not None]
+        widest = max(self.attacks, key=lambda attack: (counts[attack], attack == strongest))
+        return list(dict.fromkeys((widest, strongest)))
 
 
 def read_comparison(directory: str | Path) -> Record:
