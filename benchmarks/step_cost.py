@@ -1,8 +1,8 @@
-"""What pruning adds to an adversarial training step: the step of a pruned model against that of its dense model.
+"""What pruning adds to an adversarial training step: the steps of pruned models against that of their dense model.
 
 Command: python -m benchmarks.step_cost [--pairs=9] [--steps=10] [--batch=64]
-Dense and pruned steps are timed in turn on the same batch, and the ratio is taken pair by pair, so that a machine
-whose speed drifts does not decide the result. Writes benchmarks/results/step_cost.json.
+Dense and pruned steps, with either gradient of the rates, are timed in turn on the same batch, and the ratio is taken
+pair by pair, so that a machine whose speed drifts does not decide the result. Writes benchmarks/results/step_cost.json.
 """
 
 import argparse
@@ -48,11 +48,10 @@ def main() -> None:
     images = tf.constant(rng.random((arguments.batch, *SHAPE), np.float32))
     data = (images, tf.constant(rng.integers(0, 10, arguments.batch), tf.int32))
     dense = harp_tf.models.build("vgg16_bn", SHAPE, 10, width=WIDTH)
-    pruned = harp_tf.prune(dense, target_sparsity=0.99, verbose=False)
-    steps = {
-        "dense": compiled_step(dense, arguments.steps),
-        "pruned": compiled_step(pruned, arguments.steps),
-    }
+    steps = {"dense": compiled_step(dense, arguments.steps)}
+    for name in ("sum", "marginal"):
+        pruned = harp_tf.prune(dense, target_sparsity=0.99, rate_gradient=name, verbose=False)
+        steps[name] = compiled_step(pruned, arguments.steps)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for pair in range(arguments.pairs + 1):
         for name, step in steps.items():
@@ -62,19 +61,21 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - start)
         if pair:
             print(f"pair {pair}: " + "  ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items()))
-    ratios = [p / d for p, d in zip(seconds["pruned"], seconds["dense"])]
+    ratios = {name: [p / d for p, d in zip(seconds[name], seconds["dense"])] for name in steps if name != "dense"}
     result = {
         **head,
         "weights": sum(int(np.prod(w.shape)) for w in dense.trainable_weights if len(w.shape) > 1),
         "batch": arguments.batch,
         "attack_steps": arguments.steps,
         "median_seconds": {name: statistics.median(values) for name, values in seconds.items()},
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
+        "ratio_to_dense": {
+            name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
+            for name, values in ratios.items()
+        },
     }
     Path(__file__).parent.joinpath("results", "step_cost.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(f"pruned / dense: {result['ratio_median']:.3f} (from {min(ratios):.3f} to {max(ratios):.3f})")
+    for name, values in ratios.items():
+        print(f"{name} / dense: {statistics.median(values):.3f} (from {min(values):.3f} to {max(values):.3f})")
 
 
 if __name__ == "__main__":

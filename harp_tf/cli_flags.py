@@ -104,6 +104,8 @@ def settings_for_target(stage: str, suffixes: tuple[str, ...] = (".keras",)) -> 
     stored = _stored_settings(target) if target.is_dir() else {}
     given = {name: value for name, value in _flag_values().items() if name in given_flags()}
     # What the run did with its own directory is not to be done again: --restart would remove what is looked at.
+    # Nor are modules imported that only a file names: a run directory may be somebody else's.
+    stored.pop("import_modules", None)
     fixed = {"stages": (stage,), "run_dir": str(target), "init_from": None, "restart": False}
     return RunConfig(**{**stored, **given, **fixed})
 

@@ -72,6 +72,9 @@ class RunConfig:
     model: str = _setting("cnn_digits", "Name of a model, path of a .keras file, or package.module:function.")
     width: float | None = _setting(None, "Multiplies the channels of a named model.", _MORE_THAN_0)
     depth: int | None = _setting(None, "Multiplies the convolutions per stage of a named model.", 1)
+    import_modules: tuple[str, ...] = _setting(
+        (), "Python modules to import first, such as my_layers: those that register layers of your own.", decides=False
+    )
 
     loss: str = _setting("pgd", "Training loss.", choices=("natural", "pgd", "trades", "mart", "free"))
     beta: float = _setting(6.0, "Weight of the KL term of trades and mart.", 0)
@@ -234,6 +237,12 @@ class RunConfig:
         return self.seed if self.data_seed is None else self.data_seed
 
     @property
+    def own_modules(self) -> tuple[str, ...]:
+        """Modules of the user that the model may need, that of `model` itself among them."""
+        module, colon, _ = self.model.partition(":")
+        return (*self.import_modules, *([module] if colon and not self.model.endswith(".keras") else []))
+
+    @property
     def pruning_method(self) -> Method:
         """What `method` names."""
         return METHODS[self.method]
@@ -247,11 +256,12 @@ class RunConfig:
     def stage_epochs(self) -> dict[str, int]:
         """Epochs of each training stage; with two parts, the prune stage makes as many in each.
 
-        All methods make the same number of epochs: what prunes in one shot leaves those of the prune stage to finetune.
+        All methods make the same number of epochs: what prunes in one shot leaves those of the prune stage to finetune,
+        and what moves its masks until the end has all of them in the prune stage.
         """
-        prune = 0 if self.pruning_method.one_shot else self.prune_epochs
-        finetune = self.finetune_epochs + self.prune_epochs - prune
-        return {"pretrain": self.pretrain_epochs, "prune": prune, "finetune": finetune}
+        method, all_epochs = self.pruning_method, self.prune_epochs + self.finetune_epochs
+        prune = 0 if method.one_shot else self.prune_epochs if method.finetunes else all_epochs
+        return {"pretrain": self.pretrain_epochs, "prune": prune, "finetune": all_epochs - prune}
 
     @property
     def channels_first(self) -> bool:

@@ -29,7 +29,7 @@ def main() -> None:
         if flags.FLAGS.kit:
             _write_kit(run)
         else:
-            _check_flags(target, ("arm_sparse",), "a .keras target or a phone kit (--kit)")
+            _check_flags(target, ("arm_sparse", "compact"), "a .keras target or a phone kit (--kit)")
             _check_flags(target, (*_EVALUATION, "forms"), "a phone kit (--kit)")
             run.run()
         if flags.FLAGS.bench:
@@ -38,6 +38,8 @@ def main() -> None:
             _check_arm_sparse({str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*sparse.tflite"))})
         return
     _check_flags(target, ("kit", "forms", *_EVALUATION), "a run directory, whose data a phone kit is measured on")
+    for module in config.import_modules:
+        models.import_module(module)
     model = models.load(target)
     if layers.pruned_kernels(model):
         model = layers.strip(model)
@@ -181,6 +183,6 @@ def define_own() -> None:
 
 if __name__ == "__main__":
     cli_flags.define_target()
-    cli_flags.define_settings(_EVALUATION)
+    cli_flags.define_settings((*_EVALUATION, "import_modules"))
     define_own()
     cli_flags.run(main)

@@ -54,6 +54,9 @@ class Run:
         keras.utils.set_random_seed(config.seed)
         self.data = load_data(config)
         self.interruption = training.Interruption()
+        # Those of a stored model's settings are not: a run directory of somebody else must not run code.
+        for module in config.own_modules if self.directory.trains() else config.import_modules:
+            models.import_module(module)
         strategy = self.workers.strategy
         self.fitting = Fitting(config, self.data, self.directory, say, self.interruption, strategy)
         self.final_attacks = measure.final_attacks(config, config.eps)
@@ -196,7 +199,8 @@ class Run:
             write_json(self.dir / "rates.json", {**made, **pruning.origin(scored)})
         layers.set_stage(self.network, "finetune")
         epochs, rate = self.config.stage_epochs["finetune"], self.config.finetune_learning_rate
-        self.fitting.fit(self.network, "finetune", epochs, rate)
+        if epochs:
+            self.fitting.fit(self.network, "finetune", epochs, rate)
         self._save_pruned()
 
     # Artefacts and figures ---------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ class Method:
         trains: what the network trains in the prune stage: "prune", scores and rates, "finetune", the weights, or
             "joint", both. None for a method that removes weights in one shot; its prune epochs go to the finetune
             stage.
+        finetunes: whether weights are finetuned under the masks that the prune stage leaves. A method that moves its
+            masks until the end of training has the epochs of the finetune stage in the prune stage.
         only: settings of a run of which the method knows but one value, with that value.
         check: refuses what the method cannot prune before anything is trained, given the wrapped network and the dense
             model.
@@ -46,6 +48,7 @@ class Method:
     only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     check: Callable[[keras.Model, keras.Model], None] | None = None
     trains: str | None = "prune"
+    finetunes: bool = True
     trainer: Callable[..., AdversarialModel] = AdversarialModel
 
     @property

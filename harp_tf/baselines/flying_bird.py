@@ -14,10 +14,10 @@ from harp_tf.layers import budget_of
 from harp_tf.training import AdversarialModel
 
 UPDATES = 20
-"""How often weights are dropped and grown in a stage. The authors do so every 900 of 78,000 steps."""
+"""How often weights are dropped and grown. The authors do so every 900 of 78,000 steps."""
 
 FIRST_SHARE, LAST_SHARE = 0.5, 0.005
-"""Share of the kept weights that is dropped, at the start of the stage and at its end; a cosine in between."""
+"""Share of the kept weights that is dropped, at the start of training and at its end; a cosine in between."""
 
 EXTRA_DROP, EXTRA_GROWTH = 0.4, 0.05
 """Of the share, how much more Flying Bird+ drops or grows where it changes the sparsity."""
@@ -128,7 +128,7 @@ class FlyingBirdTraining(AdversarialModel):
 
 
 class FlyingBirdPlusTraining(FlyingBirdTraining):
-    """Flying Bird that changes the sparsity too, in the second half of the stage, and never exceeds the budget.
+    """Flying Bird that changes the sparsity too, in the second half of training, and never exceeds the budget.
 
     After an epoch weights are dropped in addition, if the gap between the robust accuracies on training and validation
     data widened in at least half of the last epochs, and grown, if the validation loss rose in at least half of them.
@@ -197,6 +197,7 @@ _SHARED: dict[str, Any] = {
     "start": keep_heaviest,
     "only": {**WEIGHTS_ONLY, "distribute": "none"},
     "trains": "finetune",
+    "finetunes": False,
 }
 
 FLYING_BIRD = Method(**_SHARED, trainer=FlyingBirdTraining)

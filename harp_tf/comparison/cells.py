@@ -205,6 +205,8 @@ def evaluate_arguments(cell: Cell) -> list[str]:
         "eps_list": ",".join(c.eps_list or (str(c.eps),)),
         "robust_limit": c.robust_limit or 2**31 - 1,
     }
+    if c.own_modules:
+        wanted["import_modules"] = ",".join(c.own_modules)
     flags = [f"--{name}={value}" for name, value in wanted.items()]
     return ["-m", "harp_tf.evaluate", f"--target={cell.directory}", *flags]
 

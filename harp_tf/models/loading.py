@@ -3,6 +3,7 @@
 import importlib
 import os
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -77,20 +78,38 @@ def load(path: str | Path) -> keras.Model:
     except Exception as error:  # Keras, zip and HDF5 each raise their own kinds for a file they cannot read.
         raise HarpError(
             f"'{path}' could not be read as a Keras 3 model of standard layers ({_first_line(error)}). Save "
-            "it with model.save('name.keras'); Lambda layers are refused; for layers of your own give "
-            "package.module:function instead."
+            "it with model.save('name.keras'); Lambda layers are refused; for layers of your own import the module "
+            "that registers them first (on the command line: --import_modules=MODULE)."
+        ) from error
+
+
+def import_module(name: str) -> ModuleType:
+    """Imports a module of the user's, which registers layers or makes models.
+
+    Args:
+        name: package.module, from the current folder or an installed package.
+
+    Returns:
+        The module.
+
+    Raises:
+        HarpError: If it cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except (ImportError, ValueError, TypeError) as error:
+        raise HarpError(
+            f"The module '{name}' was not found ({_first_line(error)}). Expected package.module, importable from the "
+            "current folder or an installed package."
         ) from error
 
 
 def _call(spec: str, input_shape, num_classes: int) -> keras.Model:
     module_name, _, function_name = spec.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, ValueError, TypeError, AttributeError) as error:
-        raise HarpError(
-            f"Model '{spec}' was not found ({_first_line(error)}). Expected package.module:function, "
-            "importable from the current folder or an installed package."
-        ) from error
+        function = getattr(import_module(module_name), function_name)
+    except AttributeError as error:
+        raise HarpError(f"Model '{spec}' was not found ({_first_line(error)}). Expected module:function.") from error
     if not callable(function):
         raise HarpError(f"Model '{spec}' is not a function; expected one of (input_shape, num_classes).")
     return function(tuple(input_shape), num_classes)

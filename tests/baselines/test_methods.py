@@ -35,8 +35,8 @@ def test_the_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_all_methods_make_the_same_number_of_epochs(name):
     epochs = RunConfig(method=name, pretrain_epochs=7, prune_epochs=3, finetune_epochs=5).stage_epochs
-    one_shot = name in ("lwm", "lwm_layer", "random")
-    assert epochs == {"pretrain": 7, "prune": 0 if one_shot else 3, "finetune": 8 if one_shot else 5}
+    prune = {"lwm": 0, "lwm_layer": 0, "random": 0, "flying_bird": 8, "flying_bird_plus": 8}.get(name, 3)
+    assert epochs == {"pretrain": 7, "prune": prune, "finetune": 8 - prune}
 
 
 def wrapped_for(**settings):
