@@ -46,7 +46,9 @@ class RunConfig:
     run_dir: str = _setting("runs/run", "Folder that gets everything the run writes.", decides=False)
     stages: tuple[str, ...] = _setting(STAGES, f"Stages to run, in the order {', '.join(STAGES)}.", choices=STAGES)
     init_from: str | None = _setting(
-        None, "Run directory or .keras file whose model is the starting point of the first stage."
+        None,
+        "Run directory or .keras file whose model is the starting point of the first stage; pretrain is left out then, "
+        "unless stages names it.",
     )
     restart: bool = _setting(
         False, "Begin anew, and remove what an earlier run left in run_dir, instead of going on with it.", decides=False

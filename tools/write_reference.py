@@ -15,13 +15,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 PAGE = ROOT / "docs" / "reference.md"
 
+OWN_TRAININGS = ("Checkpoint", "CheckpointStore", "Interrupted", "Interruption", "KeepBest", "Position", "StopOnNaN")
+"""What `harp_tf.training` has for trainings that a user calls `fit` for; the rest serves the command line."""
+
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Reference|Example|Call arguments):$")
 _ENTRY = re.compile(r"^(\*{0,2}\w[\w.]*): (.*)$")
 
 INTRODUCTION = """# Reference
 
 Written by `python tools/write_reference.py` from the docstrings: the names of `harp_tf`, of `harp_tf.attacks`,
-`harp_tf.losses` and `harp_tf.models`, and all flags of the programs, of which most are the settings of a run.
+`harp_tf.losses`, `harp_tf.models` and `harp_tf.deploy`, what `harp_tf.training` has for trainings of your own, and all
+flags of the programs, of which most are the settings of a run.
 """
 
 
@@ -29,16 +33,19 @@ def public_objects() -> dict[str, Callable]:
     """The public classes and functions by their full names, modules left out."""
     import harp_tf
 
-    found = {}
-    for prefix, module in (
-        ("harp_tf", harp_tf),
-        ("harp_tf.attacks", harp_tf.attacks),
-        ("harp_tf.losses", harp_tf.losses),
-        ("harp_tf.models", harp_tf.models),
+    found: dict[str, Callable] = {}
+    for prefix, module, names in (
+        ("harp_tf", harp_tf, harp_tf.__all__),
+        ("harp_tf.attacks", harp_tf.attacks, harp_tf.attacks.__all__),
+        ("harp_tf.losses", harp_tf.losses, harp_tf.losses.__all__),
+        ("harp_tf.models", harp_tf.models, harp_tf.models.__all__),
+        ("harp_tf.training", harp_tf.training, OWN_TRAININGS),
+        ("harp_tf.deploy", harp_tf.deploy, harp_tf.deploy.__all__),
     ):
-        for name in sorted(module.__all__):
+        for name in sorted(names):
             value = getattr(module, name)
-            if inspect.isclass(value) or inspect.isfunction(value):
+            told = value in found.values()  # under its shorter name
+            if not told and (inspect.isclass(value) or inspect.isfunction(value)):
                 found[f"{prefix}.{name}"] = value
     return found
 

@@ -29,7 +29,12 @@ Arrays = Mapping[str, np.ndarray | keras.Variable]
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Position:
-    """How far a training has come: finished epochs, and finished steps of the one that has begun."""
+    """How far a training has come.
+
+    Attributes:
+        epoch: number of finished epochs.
+        step: number of finished steps of the epoch that has begun.
+    """
 
     epoch: int = 0
     step: int = 0
