@@ -46,8 +46,8 @@ Written by `python -m benchmarks.supported --write`, which takes every row from 
 its kernels and equal logits while nothing is removed; an epoch of adversarial training (PGD-2) in which scores and
 rates move and kernels do not; saved and loaded under safe mode; stripped with logits equal bit for bit; brought to 1 %
 of its weights; and brought to a tenth of its multiply-adds. Files for the phone are not part of it. A layer or model of
-the first two tables stands inside a small classifier of images or sequences, and the architectures take images of {SIZE}
-or 32 pixels: what is shown here is that the way is open, not what accuracy waits at its end.
+the first two tables stands inside a small classifier of images or sequences, and the architectures take images of
+{SIZE} or 32 pixels: what is shown here is that the way is open, not what accuracy waits at its end.
 
 Other layers are left alone and named; `strict=True` makes them an error; `harp_tf.register_kernels` adds them."""
 

@@ -19,7 +19,7 @@ def tables(name: str) -> str:
     from harp_tf.report import labels
     from harp_tf.report.comparison.read import read_comparison
     from harp_tf.report.comparison.standing import standings
-    from harp_tf.report.comparison.table import everything, note
+    from harp_tf.report.comparison.table import checks, everything, note
 
     record = read_comparison(ROOT / "benchmarks" / "results" / name)
     parts = []
@@ -30,7 +30,7 @@ def tables(name: str) -> str:
         for target in record.targets(loss):
             found = [one for one in standings(record, loss, target) if one.level or one.behind]
             parts.append("\n".join(f"- {labels.sparsity(target)} %, {one.sentence()}" for one in found))
-    return "\n\n".join([*filter(None, parts), note(record)])
+    return "\n\n".join(filter(None, [*parts, note(record), checks(record).replace("*", "\\*")]))
 
 
 def page(text: str) -> str:

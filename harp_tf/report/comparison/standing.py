@@ -56,12 +56,12 @@ class Standing:
         if not self.level and not self.behind:
             return f"{best}, the only method{self._left_out()}."
         points, name = self._gap(self.behind[0]) if self.behind else ("", "")
+        rest = ("" if self.seeds else "; what other seeds would change is not known") + self._left_out()
         if not self.level:
-            verb, limit = ("wins", "") if self.winner else ("leads", "; what other seeds would change is not known")
-            return f"{best} {verb}, {points} ahead of {name}{limit}{self._left_out()}."
+            return f"{best} {'wins' if self.winner else 'leads'}, {points} ahead of {name}{rest}."
         others = ", ".join(f"{labels.method(g['method'])} {self._percent(g)} %" for g in self.level)
         text = f"{best} and {others} are level, within two standard errors"
-        return (f"{text}; the next, {name}, is {points} behind" if self.behind else text) + f"{self._left_out()}."
+        return (f"{text}; the next, {name}, is {points} behind" if self.behind else text) + f"{rest}."
 
     def _left_out(self) -> str:
         names = ", ".join(labels.method(g["method"]) for g in self.apart)

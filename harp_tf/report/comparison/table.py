@@ -44,12 +44,29 @@ def everything(record: Record, loss: str) -> Table:
 
 
 def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Table:
-    """A header, which begins with a title, and a row per group: accuracies in percent and the number of seeds."""
+    """A header, which begins with a title, and a row per group: accuracies in percent and the number of seeds.
+
+    Accuracies under attack have an asterisk where `checks` names one of the group's runs.
+    """
     rows = [[title, "natural", *map(labels.attack, record.attacks), "seeds"]]
     for g in groups:
-        robust = [accuracy(measured) + _fewer_seeds(measured, g) for measured in map(g["robust"].get, record.attacks)]
+        mark = "*" * any(cell["figures"]["warnings"] for cell in _finished(record) if _belongs(cell, g))
+        robust = [
+            accuracy(measured) + _fewer_seeds(measured, g) + mark * (measured is not None)
+            for measured in map(g["robust"].get, record.attacks)
+        ]
         rows.append([labels.method(g["method"]), accuracy(g["natural"]), *robust, str(len(g["seeds"]))])
     return rows
+
+
+def _finished(record: Record) -> list[dict[str, Any]]:
+    return [cell for cell in record.cells if cell["status"] == "finished"]
+
+
+def _belongs(cell: dict[str, Any], group: dict[str, Any]) -> bool:
+    """Whether a run is one of a group."""
+    wanted = (group["method"], group["target"], group["loss"])
+    return (cell["method"], cell["sparsity"], cell["loss"]) == wanted and cell["seed"] in group["seeds"]
 
 
 def _fewer_seeds(measured: dict[str, Any] | None, group: dict[str, Any]) -> str:
@@ -102,7 +119,7 @@ def note(record: Record) -> str:
     if not natural:
         return ""
     robust = [measured for g in record.groups for measured in g["robust"].values()]
-    worst = max(100 * (m["mean"] * (1 - m["mean"]) / m["images"]) ** 0.5 for m in natural + robust if m["images"])
+    worst = max(100 * m["se"] for m in natural + robust)
     attacked = f", under attack on {_range(robust)}" if robust else ""
     text = f"Accuracies in %, on {_range(natural)} test images{attacked}; standard error up to {worst:.1f} points."
     if any(m["sd"] is not None for m in natural):
@@ -127,13 +144,14 @@ def of_seeds(record: Record) -> str:
 
 def checks(record: Record) -> str:
     """Says what the checks of the attacks found in which runs; empty if nothing."""
-    finished = [cell for cell in record.cells if cell["status"] == "finished"]
+    finished = _finished(record)
     found: dict[str, list[str]] = {}
     for cell in finished:
         for check in cell["figures"]["warnings"]:
             found.setdefault(check, []).append(cell["name"])
     parts = [f"{check} in {'all' if len(n) == len(finished) else ', '.join(n)}" for check, n in found.items()]
-    return f"The checks of the attacks warn, see the reports of the runs: {'; '.join(parts)}." if parts else ""
+    text = "* The checks of the attacks warn, so these accuracies may be too high, see the reports of the runs"
+    return f"{text}: {'; '.join(parts)}." if parts else ""
 
 
 def costs(record: Record, loss: str) -> Table:

@@ -55,6 +55,8 @@ def test_nobody_wins_where_seeds_are_unknown():
         "natural: HARP 80.0 % leads, 10.0 points (standard error 1.4) ahead of global magnitude; what other seeds "
         "would change is not known."
     )
+    level = standing([one, group("rate", 0.8, 0.01, sd=None), group("lwm", 0.7, 0.01, sd=None)], None).sentence()
+    assert "are level" in level and level.endswith("behind; what other seeds would change is not known.")
     assert standing([one, group("lwm", 0.7, 0.01)], None).winner == "harp"  # whose deviation is in both errors
 
 

@@ -11,7 +11,7 @@ def test_the_terminal_gets_everything(compared):
     assert "dense control - 81.0 71.0 68.0 19,856 88 kB 1" in lines
     assert "natural: HARP 77.0 % wins, 7.0 points (standard error 1.8) ahead of global magnitude." in lines
     assert text.endswith(
-        "Accuracies in %, on 10,000 test images, under attack on 1,000; standard error up to 1.6 points. "
+        "Accuracies in %, on 10,000 test images, under attack on 1,000; standard error up to 2.1 points. "
         "± is the sample standard deviation over seeds. Not finished: random_97_0."
     )
 
@@ -68,9 +68,20 @@ def test_what_the_attacks_warn_of(compared, cells):
     for one in cells:
         one["figures"]["warnings"] = ["too_few_samples"] + ["zero_gradients"] * (one["method"] == "dense")
     assert table.checks(read_comparison(compared(cells))) == (
-        "The checks of the attacks warn, see the reports of the runs: too_few_samples in all; "
+        "* The checks of the attacks warn, so these accuracies may be too high, see the reports of the runs: "
+        "too_few_samples in all; "
         "zero_gradients in dense_0_0."
     )
+
+
+def test_an_asterisk_marks_what_the_attacks_warn_of(compared, cells):
+    warned = next(one for one in cells if one["method"] == "harp" and one["sparsity"] == 0.97)
+    warned["figures"]["warnings"] = ["zero_gradients"]
+    rows = table.everything(read_comparison(compared(cells)), "pgd")
+    marked = [(row[0], row[1]) for row in rows if any(cell.endswith("*") for cell in row)]
+    assert marked == [("HARP", "97.2 %")]
+    row = next(row for row in rows if (row[0], row[1]) == ("HARP", "97.2 %"))
+    assert row[2:5] == ["77.0 ± 1.4", "67.0 ± 1.4*", "64.0 ± 1.4*"]
 
 
 def test_nothing_finished_is_a_table_too(compared):
