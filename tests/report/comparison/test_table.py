@@ -78,10 +78,8 @@ def test_an_asterisk_marks_what_the_attacks_warn_of(compared, cells):
     warned = next(one for one in cells if one["method"] == "harp" and one["sparsity"] == 0.97)
     warned["figures"]["warnings"] = ["zero_gradients"]
     rows = table.everything(read_comparison(compared(cells)), "pgd")
-    marked = [(row[0], row[1]) for row in rows if any(cell.endswith("*") for cell in row)]
-    assert marked == [("HARP", "97.2 %")]
-    row = next(row for row in rows if (row[0], row[1]) == ("HARP", "97.2 %"))
-    assert row[2:5] == ["77.0 ± 1.4", "67.0 ± 1.4*", "64.0 ± 1.4*"]
+    marked = [row for row in rows if any(cell.endswith("*") for cell in row)]
+    assert [row[:5] for row in marked] == [["HARP", "97.2 %", "77.0 ± 1.4", "67.0 ± 1.4*", "64.0 ± 1.4*"]]
 
 
 def test_nothing_finished_is_a_table_too(compared):
