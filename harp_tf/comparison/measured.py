@@ -44,7 +44,8 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
         steps_per_epoch: training batches in an epoch.
 
     Returns:
-        natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}; weights, kept and sparsity;
+        natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}; worst_class, the natural accuracy of
+        the class that is recognised least, which an average hides; weights, kept and sparsity;
         file_bytes and gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and
         seconds; layers, by path {"weights", "kept"}; and warnings, the names of the checks of the attacks that found
         something.
@@ -63,6 +64,7 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
     return {
         "natural": {"accuracy": found["natural_accuracy"], "images": found["n_test"], **_answers(found)},
         "robust": robust,
+        "worst_class": min((share for share in found["per_class"] if share is not None), default=None),
         "weights": found["parameters"],
         "kept": found["nonzero"],
         "sparsity": found["sparsity"],

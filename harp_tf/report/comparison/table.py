@@ -46,16 +46,20 @@ def everything(record: Record, loss: str) -> Table:
 def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Table:
     """A header, which begins with a title, and a row per group: accuracies in percent and the number of seeds.
 
-    Accuracies under attack have an asterisk where `checks` names one of the group's runs.
+    Beside the natural accuracy stands that of the class that is recognised least (a mean over seeds). Accuracies under
+    attack have an asterisk where `checks` names one of the group's runs.
     """
-    rows = [[title, "natural", *map(labels.attack, record.attacks), "seeds"]]
+    by_class = any(g.get("worst_class") is not None for g in record.groups)  # not known to records of earlier versions
+    rows = [[title, "natural", *["worst class"] * by_class, *map(labels.attack, record.attacks), "seeds"]]
     for g in groups:
         mark = "*" * any(cell["figures"]["warnings"] for cell in _finished(record) if _belongs(cell, g))
         robust = [
             accuracy(measured) + _fewer_seeds(measured, g) + mark * (measured is not None)
             for measured in map(g["robust"].get, record.attacks)
         ]
-        rows.append([labels.method(g["method"]), accuracy(g["natural"]), *robust, str(len(g["seeds"]))])
+        worst = g.get("worst_class")
+        least = ["-" if worst is None else labels.percent(worst)] * by_class
+        rows.append([labels.method(g["method"]), accuracy(g["natural"]), *least, *robust, str(len(g["seeds"]))])
     return rows
 
 

@@ -6,9 +6,9 @@ from harp_tf.report.comparison.read import read_comparison
 def test_the_terminal_gets_everything(compared):
     text = comparison_table(compared())
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "method sparsity natural PGD-20 AutoAttack kept file seeds" in lines
-    assert "HARP 97.2 % 77.0 ± 1.4 67.0 ± 1.4 64.0 ± 1.4 560 11 kB 2" in lines
-    assert "dense control - 81.0 71.0 68.0 19,856 88 kB 1" in lines
+    assert "method sparsity natural worst class PGD-20 AutoAttack kept file seeds" in lines
+    assert "HARP 97.2 % 77.0 ± 1.4 57.0 67.0 ± 1.4 64.0 ± 1.4 560 11 kB 2" in lines
+    assert "dense control - 81.0 61.0 71.0 68.0 19,856 88 kB 1" in lines
     assert "natural: HARP 77.0 % wins, 7.0 points (standard error 1.8) ahead of global magnitude." in lines
     assert text.endswith(
         "Accuracies in %, on 10,000 test images, under attack on 1,000; standard error up to 2.1 points. "
@@ -22,7 +22,7 @@ def test_an_attack_on_fewer_models_is_told_beside_the_one_on_all(compared, cells
             one["figures"]["robust"].pop("autoattack")
     text = comparison_table(compared(cells))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "HARP 97.2 % 77.0 ± 1.4 67.0 ± 1.4 63.0 (1 seed) 560 11 kB 2" in lines
+    assert "HARP 97.2 % 77.0 ± 1.4 57.0 67.0 ± 1.4 63.0 (1 seed) 560 11 kB 2" in lines
     assert "Unpruned: dense: natural 78.0 %, PGD-20 68.0 %; dense control, trained on for" in text
     at = next(part for part in text.split("\n\n") if part.startswith("97.0 % sparsity"))
     assert [line.split(":")[0].strip() for line in at.splitlines()[1:]] == ["natural", "PGD-20", "AutoAttack"]
@@ -79,7 +79,16 @@ def test_an_asterisk_marks_what_the_attacks_warn_of(compared, cells):
     warned["figures"]["warnings"] = ["zero_gradients"]
     rows = table.everything(read_comparison(compared(cells)), "pgd")
     marked = [row for row in rows if any(cell.endswith("*") for cell in row)]
-    assert [row[:5] for row in marked] == [["HARP", "97.2 %", "77.0 ± 1.4", "67.0 ± 1.4*", "64.0 ± 1.4*"]]
+    assert [row[:6] for row in marked] == [["HARP", "97.2 %", "77.0 ± 1.4", "57.0", "67.0 ± 1.4*", "64.0 ± 1.4*"]]
+
+
+def test_records_of_earlier_versions_know_no_worst_class(compared, cells):
+    del cells[0]["figures"]["worst_class"]
+    rows = table.everything(read_comparison(compared(cells)), "pgd")
+    assert rows[0][3] == "worst class" and rows[1][3] == "-" and rows[2][3] == "61.0"
+    for one in cells[1:]:
+        del one["figures"]["worst_class"]
+    assert "worst class" not in table.everything(read_comparison(compared(cells)), "pgd")[0]
 
 
 def test_nothing_finished_is_a_table_too(compared):
