@@ -18,7 +18,7 @@ def groups(cells: Sequence[dict]) -> list[dict]:
     Returns:
         By loss, then sparsity (the dense models first), then method, one entry with its seeds; natural and, by attack,
         robust (see `summary`; of the seeds that were measured with it); weights, sparsity and, as means, worst_class
-        (None if no cell has it), kept, file_bytes, gzip_bytes and layers (weights kept by path); epochs and passes by
+        (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by path); epochs and passes by
         stage, which begin with those of the shared dense model, and seconds by stage.
     """
     finished = [cell for cell in cells if cell["status"] == "finished"]
@@ -55,7 +55,7 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> di
             )
             for attack in attacks
         },
-        "worst_class": _mean([f.get("worst_class") for f in figures]),
+        "worst_class": None if None in (worst := [f.get("worst_class") for f in figures]) else statistics.fmean(worst),
         "weights": weights,
         "kept": kept,
         "sparsity": 1.0 - kept / weights if weights else 0.0,
