@@ -18,8 +18,8 @@ def groups(cells: Sequence[dict]) -> list[dict]:
     Returns:
         By loss, then sparsity (the dense models first), then method, one entry with its seeds; natural and, by attack,
         robust (see `summary`; of the seeds that were measured with it); weights, sparsity and, as means, worst_class
-        (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by path); epochs and passes by
-        stage, which begin with those of the shared dense model, and seconds by stage.
+        (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by path); epochs and
+        passes by stage, which begin with those of the shared dense model, and seconds by stage.
     """
     finished = [cell for cell in cells if cell["status"] == "finished"]
     by_key: dict[tuple, list[dict]] = {}
