@@ -52,7 +52,7 @@ def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Tabl
     by_class = any(g.get("worst_class") is not None for g in record.groups)  # not known to records of earlier versions
     rows = [[title, "natural", *["worst class"] * by_class, *map(labels.attack, record.attacks), "seeds"]]
     for g in groups:
-        mark = "*" * any(cell["figures"]["warnings"] for cell in _finished(record) if _belongs(cell, g))
+        mark = "*" * any(cell["figures"]["warnings"] for cell in _finished(record) if cell["name"] in g["cells"])
         robust = [
             accuracy(measured) + _fewer_seeds(measured, g) + mark * (measured is not None)
             for measured in map(g["robust"].get, record.attacks)
@@ -65,12 +65,6 @@ def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Tabl
 
 def _finished(record: Record) -> list[dict[str, Any]]:
     return [cell for cell in record.cells if cell["status"] == "finished"]
-
-
-def _belongs(cell: dict[str, Any], group: dict[str, Any]) -> bool:
-    """Whether a run is one of a group."""
-    wanted = (group["method"], group["target"], group["loss"])
-    return (cell["method"], cell["sparsity"], cell["loss"]) == wanted and cell["seed"] in group["seeds"]
 
 
 def _fewer_seeds(measured: dict[str, Any] | None, group: dict[str, Any]) -> str:
