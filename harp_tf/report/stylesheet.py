@@ -56,6 +56,7 @@ th, td { padding: 9px 14px; text-align: right; white-space: nowrap; }
 thead th { color: var(--muted); font-size: 0.875rem; font-weight: 500; }
 tbody tr, .pairs tr + tr { border-top: 1px solid var(--grid); }
 th:first-child { text-align: left; }
+.scroll + .scroll { margin-top: 16px; }
 .pair th, .pair td { padding: 8px 9px; }
 tbody th { font-weight: 600; }
 .files td:last-child, .files th:last-child {
