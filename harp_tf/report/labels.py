@@ -26,6 +26,9 @@ METHODS = {
     "tfmot": "tfmot",
 }
 _RATES = {"erk": "ERK", "igq": "IGQ", "lamp": "LAMP", "harp": "HARP's"}
+_LEARN_RATES = ("harp", "harp_joint", "rate")
+"""Methods for which the rates after "@" are those to start from."""
+
 _ATTACKS = {
     "autoattack": "AutoAttack",
     "autoattack_rand": "AutoAttack rand",
@@ -44,7 +47,8 @@ def method(name: str) -> str:
     """Names a pruning method for people: "hydra_erk" → "HYDRA-ERK", "radmm@lamp" → "Robust-ADMM at LAMP rates"."""
     kind, at, rates = name.partition("@")
     known = METHODS.get(kind, kind)
-    return f"{known} at {_RATES.get(rates, rates)} rates" if at else known
+    where = "from" if kind in _LEARN_RATES else "at"
+    return f"{known} {where} {_RATES.get(rates, rates)} rates" if at else known
 
 
 def attack(name: str) -> str:

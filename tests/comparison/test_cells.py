@@ -113,6 +113,7 @@ def test_every_method_has_a_name_and_a_line_of_its_own_in_the_report():
     assert set(CHOICES) <= set(labels.METHODS) and set(CHOICES) <= set(plots.STYLES)
     assert len(set(labels.METHODS.values())) == len(labels.METHODS)
     assert labels.method("radmm@lamp") == "Robust-ADMM at LAMP rates"
+    assert labels.method("harp@lamp") == "HARP from LAMP rates"
     assert (
         plots._style("radmm@lamp")[0] == plots.STYLES["radmm"][0]
         and plots._style("radmm@lamp") != plots.STYLES["radmm"]
