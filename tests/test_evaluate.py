@@ -38,6 +38,7 @@ def test_evaluate_adds_an_attack_and_loses_none(program, copy):
     assert "PGD-2" in ended.out and "PGD-3" in ended.out and "pruned (.tflite)" in ended.out
 
 
+@pytest.mark.slow
 def test_evaluate_again_gives_the_same_figures_and_never_restarts(program, copy):
     config = read(copy / "config.json")
     config["flags"]["restart"] = True  # as after `train --restart`

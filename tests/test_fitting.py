@@ -45,7 +45,8 @@ def test_parts_must_divide_the_batch():
         RunConfig(batch_size=32, accumulate=5)
 
 
-@pytest.mark.parametrize("precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_run_in_short_numbers_leaves_float32_files(tiny, trainers, precision):
     run = tiny(stages=("prune", "export"), precision=precision)
     run.run()

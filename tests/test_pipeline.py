@@ -51,6 +51,7 @@ def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines, capsy
 # Where a run starts from -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_a_run_directory_with_its_learned_rates(tiny, small_run):
     before = contents(small_run[0])
     learned = small_run[0] / "rates.json"

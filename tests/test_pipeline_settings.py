@@ -30,6 +30,7 @@ def test_hydra_keeps_the_rates_of_a_file_that_was_read_at_the_start(tiny, tmp_pa
         assert (np.asarray(a.scores.scores) != np.asarray(b.scores.scores)).any()
 
 
+@pytest.mark.slow
 def test_the_method_rate_keeps_its_initial_scores(tiny):
     run = tiny(method="rate")
     run.run()

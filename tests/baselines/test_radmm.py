@@ -68,6 +68,7 @@ class Unpulled(radmm.AdmmTraining):
         return tf.constant(0.0)
 
 
+@pytest.mark.slow
 def test_weights_are_drawn_to_where_they_are_cut():
     network, control = wrapped(), wrapped()
     trainer = fitted(radmm.AdmmTraining, network, epochs=5, rounds=10)

@@ -188,6 +188,7 @@ def test_a_rewritten_model_can_be_saved_and_leaves_the_given_one_as_it_is(tmp_pa
     assert difference(model, loaded, (32, 32, 3)) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_program_exports_it(program, tmp_path):
     network().save(tmp_path / "model.keras")
     ended = program("export", f"--target={tmp_path}/model.keras", "--compact", "--arm_sparse")

@@ -103,7 +103,8 @@ def test_no_single_step_moves_a_rate_far(pruned, trainer_of, data, set_rates):
     np.testing.assert_allclose(logit_moves(pruned, trainer_of, data, set_rates, 1000.0), -MAX_LOGIT_GRADIENT, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sparsity", [pytest.param(0.995, marks=pytest.mark.slow), 0.999])
+@pytest.mark.slow
+@pytest.mark.parametrize("sparsity", [0.995, 0.999])
 def test_rates_that_run_away_come_back(sparsity, data, fit, trainer_of):
     """The case in which the authors' code ends 95.2 % sparse: gamma_0 = 0.1 and a large step."""
     keras.utils.set_random_seed(0)
