@@ -1,4 +1,4 @@
-"""What harp_tf prunes: every kind of layer and model, taken through the whole way; writes docs/supported.md.
+"""What harp_tf prunes: every kind of layer and model, from wrapping to stripping; writes docs/supported.md.
 
 Command: python -m benchmarks.supported [--only=NAME,NAME] [--write]
 Each row wraps a model, trains an epoch of 4 steps against PGD-2 with the learned rates, saves and loads it, strips it,

@@ -41,6 +41,7 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> di
     before = dense["figures"] if dense is not None and first["method"] != DENSE else {}
     weights = before.get("weights") or figures[0]["weights"]  # channels that are gone count as removed
     kept = statistics.fmean(f["kept"] for f in figures)
+    worst = [f.get("worst_class") for f in figures]
     return {
         "method": first["method"],
         "target": first["sparsity"],
@@ -55,7 +56,7 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> di
             )
             for attack in attacks
         },
-        "worst_class": None if None in (worst := [f.get("worst_class") for f in figures]) else statistics.fmean(worst),
+        "worst_class": None if None in worst else statistics.fmean(worst),
         "weights": weights,
         "kept": kept,
         "sparsity": 1.0 - kept / weights if weights else 0.0,

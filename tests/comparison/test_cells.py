@@ -4,6 +4,7 @@ import pytest
 from absl import flags
 
 from harp_tf import cli_flags
+from harp_tf.baselines import METHODS
 from harp_tf.comparison import CHOICES, Axes, plan
 from harp_tf.comparison.cells import evaluate_arguments, train_arguments
 from harp_tf.config import RunConfig
@@ -114,6 +115,7 @@ def test_every_method_has_a_name_and_a_line_of_its_own_in_the_report():
     assert len(set(labels.METHODS.values())) == len(labels.METHODS)
     assert labels.method("radmm@lamp") == "Robust-ADMM at LAMP rates"
     assert labels.method("harp@lamp") == "HARP from LAMP rates"
+    assert set(labels._LEARN_RATES) == {name for name, method in METHODS.items() if method.mode != "score"}
     assert (
         plots._style("radmm@lamp")[0] == plots.STYLES["radmm"][0]
         and plots._style("radmm@lamp") != plots.STYLES["radmm"]
