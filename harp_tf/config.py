@@ -63,6 +63,9 @@ class RunConfig:
         "digits", "digits, idx:DIR, npz:FILE, dir:FOLDER, or a TensorFlow Datasets name such as cifar10."
     )
     data_dir: str | None = _setting(None, "Folder where TensorFlow Datasets keeps its data.", decides=False)
+    class_names: tuple[str, ...] = _setting(
+        (), "Names of the classes 0, 1, ... for labels.txt and reports; default: those of the dataset.", decides=False
+    )
     download: bool = _setting(False, "Let TensorFlow Datasets download the dataset.", decides=False)
     validation_fraction: float = _setting(0.1, "Fraction of the training images held out for validation.", 0.001, 0.9)
     data_seed: int | None = _setting(

@@ -14,7 +14,7 @@ from harp_tf import attacks, cli_flags, compaction, deploy, files, layers, measu
 from harp_tf.types import HarpError
 
 _BATCH = 256
-_EVALUATION = ("attacks", "robust_limit")
+_KIT_SETTINGS = ("attacks", "robust_limit", "class_names")
 
 
 def main() -> None:
@@ -30,14 +30,14 @@ def main() -> None:
             _write_kit(run)
         else:
             _check_flags(target, ("arm_sparse", "compact"), "a .keras target or a phone kit (--kit)")
-            _check_flags(target, (*_EVALUATION, "forms"), "a phone kit (--kit)")
+            _check_flags(target, (*_KIT_SETTINGS, "forms"), "a phone kit (--kit)")
             run.run()
         if flags.FLAGS.bench:
             _bench(run.dir, {str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*.tflite"))})
         if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
             _check_arm_sparse({str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*sparse.tflite"))})
         return
-    _check_flags(target, ("kit", "forms", *_EVALUATION), "a run directory, whose data a phone kit is measured on")
+    _check_flags(target, ("kit", "forms", *_KIT_SETTINGS), "a run directory, whose data a phone kit is measured on")
     for module in config.import_modules:
         models.import_module(module)
     model = models.load(target)
@@ -183,6 +183,6 @@ def define_own() -> None:
 
 if __name__ == "__main__":
     cli_flags.define_target()
-    cli_flags.define_settings((*_EVALUATION, "import_modules"))
+    cli_flags.define_settings((*_KIT_SETTINGS, "import_modules"))
     define_own()
     cli_flags.run(main)

@@ -279,6 +279,7 @@ def load_data(config: RunConfig) -> data.DataSplits:
         test_limit=config.test_limit,
         download=config.download,
         data_dir=config.data_dir,
+        class_names=config.class_names,
     )
 
 

@@ -1,8 +1,12 @@
 """From what the user names to three splits."""
 
+import dataclasses
+from collections.abc import Sequence
+
 from harp_tf.data import digits, folder, idx, npz, tfds_source
 from harp_tf.data.memory import split_arrays
 from harp_tf.data.splits import Cuts, DataSplits
+from harp_tf.types import HarpError
 
 
 def load(
@@ -14,6 +18,7 @@ def load(
     test_limit: int | None = None,
     download: bool = False,
     data_dir: str | None = None,
+    class_names: Sequence[str] = (),
 ) -> DataSplits:
     """Loads an image classification data set and cuts a validation split from its training images.
 
@@ -27,14 +32,23 @@ def load(
         test_limit: At most so many test images, the same for every seed.
         download: Whether TensorFlow Datasets may use the network.
         data_dir: Where TensorFlow Datasets keeps its data (default: its own).
+        class_names: What to call classes 0, 1, ...; default: as the data set does, or by their numbers.
 
     Returns:
         The splits, with images in [0, 1].
 
     Raises:
-        HarpError: If there is no such data set, or it is damaged or out of range; says what to do.
+        HarpError: If there is no such data set, it is damaged or out of range, or there is not one name per
+            class; says what to do.
     """
-    cuts = Cuts(seed, validation_fraction, train_limit, test_limit)
+    splits = _load(spec, Cuts(seed, validation_fraction, train_limit, test_limit), download, data_dir)
+    if not class_names:
+        return splits
+    _check_names(class_names, splits)
+    return dataclasses.replace(splits, class_names=tuple(class_names))
+
+
+def _load(spec: str, cuts: Cuts, download: bool, data_dir: str | None) -> DataSplits:
     kind, _, place = spec.partition(":")
     if spec == "digits":
         parts = digits.load()
@@ -47,3 +61,14 @@ def load(
     else:
         return tfds_source.load(spec, cuts, download=download, data_dir=data_dir)
     return split_arrays(spec, *parts, cuts)
+
+
+def _check_names(class_names: Sequence[str], splits: DataSplits) -> None:
+    if len(class_names) != splits.num_classes or len(set(class_names)) != len(class_names):
+        raise HarpError(
+            f"class_names must be {splits.num_classes} different names, one per class of '{splits.name}' in the order "
+            f"of its labels; received {len(class_names)}: {', '.join(class_names)}."
+        )
+    for name in class_names:
+        if not name.strip() or not name.isprintable():  # labels.txt of a phone kit has one per line
+            raise HarpError(f"class_names must be printable texts, received {name!r}.")

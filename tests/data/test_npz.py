@@ -32,6 +32,18 @@ def test_bytes(tmp_path):
     np.testing.assert_array_equal(splits.test.arrays()[0], arrays()["x_test"].astype(np.float32) / 255)
 
 
+def test_names_of_the_classes(tmp_path):
+    load(tmp_path)
+    spec = f"npz:{tmp_path / 'data.npz'}"
+    assert data.load(spec, class_names=["cat", "hot dog", "Kälte"]).class_names == ("cat", "hot dog", "Kälte")
+    for names, received in (("ab", "2: a, b"), ("aba", "3: a, b, a"), ("abcd", "4: a")):
+        with pytest.raises(HarpError, match=f"3 different names.*received {received}"):
+            data.load(spec, class_names=list(names))
+    for name in ("two\nlines", " "):
+        with pytest.raises(HarpError, match="printable texts"):
+            data.load(spec, class_names=["a", "b", name])
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats(tmp_path, dtype):
     x_train, x_test = (arrays()[name].astype(dtype) / 255 for name in ("x_train", "x_test"))
