@@ -60,7 +60,8 @@ def define_recipe() -> None:
         "recipe",
         None,
         list(RECIPES),
-        f"Settings under one name, see docs/recipe.md; flags after it win over it, and it over those before. {known}.",
+        "Settings of HARP under one name, see docs/recipe.md; flags after it win over it, and it over those before. "
+        f"{known}.",
     )
 
 

@@ -30,7 +30,10 @@ def settings(program, monkeypatch):
 
 
 def test_without_a_recipe_the_settings_are_the_papers(settings):
-    assert settings() == settings("--recipe=paper") == RunConfig(**PAPER)
+    assert settings("--recipe=paper") == RunConfig(**PAPER)
+    defaults = settings()
+    assert all(getattr(defaults, name) == value for name, value in PAPER.items() if name != "strategy")
+    assert defaults.initial_strategy == PAPER["strategy"]
 
 
 def test_recipes_are_about_the_same_settings_and_differ(settings):
@@ -45,11 +48,11 @@ def test_a_recipe_is_its_settings(settings, arguments):
 
 def test_what_comes_later_wins(settings, tmp_path):
     flagfile = tmp_path / "a.flags"
-    flagfile.write_text("--finetune_learning_rate=0.5\n--method=lwm\n")
-    assert settings(f"--flagfile={flagfile}", "--recipe=best") == RunConfig(method="lwm", **BEST)
+    flagfile.write_text("--finetune_learning_rate=0.5\n--method=rate\n")
+    assert settings(f"--flagfile={flagfile}", "--recipe=best") == RunConfig(method="rate", **BEST)
     both = settings("--recipe=best", f"--flagfile={flagfile}")
-    assert both == RunConfig(method="lwm", finetune_learning_rate=0.5)
-    assert settings("--recipe=best", "--recipe=paper") == RunConfig()
+    assert both == RunConfig(method="rate", **{**BEST, "finetune_learning_rate": 0.5})
+    assert settings("--recipe=best", "--recipe=paper") == RunConfig(**PAPER)
     flagfile.write_text("--finetune_learning_rate=0.5\n# a comment\n--recipe=best\n--eps=0.2\n")
     assert settings(f"--flagfile={flagfile}") == RunConfig(eps=0.2, **BEST)
 
@@ -57,6 +60,11 @@ def test_what_comes_later_wins(settings, tmp_path):
 def test_an_unknown_recipe_is_refused_by_name(program):
     message = program("train", "--recipe=secret").error
     assert "secret" in message and all(name in message for name in RECIPES)
+
+
+@pytest.mark.parametrize("method", ["lwm", "hydra"])
+def test_methods_that_learn_no_rates_refuse_the_recipe_of_one_that_does(program, method):
+    assert "strategy" in program("train", f"--method={method}", "--recipe=best").error
 
 
 def test_programs_without_recipes_refuse_them(program):

@@ -10,17 +10,18 @@ from pathlib import Path
 from harp_tf import strategies
 from harp_tf.baselines import METHODS
 from harp_tf.config import RunConfig
-from harp_tf.report.comparison.read import CONTROL, DENSE
+from harp_tf.recipes import BEST
+from harp_tf.report.comparison.read import CONTROL, DENSE, RECIPE
 from harp_tf.types import HarpError
-
-CHOICES = (*METHODS, CONTROL)
-"""What `--methods` may name."""
 
 LEARNED = "harp"
 """As rates after a method: those that HARP learned in the same comparison."""
 
 RATES = (*strategies.NAMED, LEARNED)
 """What may follow a method after "@"."""
+
+CHOICES = (LEARNED, RECIPE, *(method for method in METHODS if method != LEARNED), CONTROL)
+"""What `--methods` may name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Cell:
     """One run of a comparison.
 
     Attributes:
-        method: what made its model: `DENSE`, `CONTROL`, a name of `METHODS` or METHOD@RATES.
+        method: what made its model: `DENSE`, `CONTROL`, `RECIPE`, a name of `METHODS` or METHOD@RATES.
         sparsity: fraction of the weights that it removes; None for a dense model.
         loss: its training loss.
         seed: its seed.
@@ -174,10 +175,9 @@ def _pruned(config: RunConfig, folder: Path, method: str, sparsity: float) -> Ce
         config,
         run_dir=str(folder / (method + name)),
         stages=("prune", "finetune", "export", "evaluate"),
-        method=kind,
-        strategy=rates or None,
         target_sparsity=sparsity,
         measure_dense=False,  # the dense model has a cell of its own
+        **(BEST if method == RECIPE else {"method": kind, "strategy": rates or None}),
     )
     return Cell(method, sparsity, config.loss, config.seed, settings)
 

@@ -12,6 +12,7 @@ METHODS = {
     "dense": "dense",
     "dense_control": "dense control",
     "harp": "HARP",
+    "harp_best": "HARP, best recipe",
     "harp_joint": "HARP, joint",
     "hydra": "HYDRA",
     "hydra_erk": "HYDRA-ERK",

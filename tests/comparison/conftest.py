@@ -67,7 +67,7 @@ class StandIn:
         folder = Path(flag(arguments, "run_dir") or flag(arguments, "target"))
         if folder.name in self.broken:
             return "the model has no logits"
-        method = flag(arguments, "method", "harp")
+        method = "harp_best" if folder.name.startswith("harp_best") else flag(arguments, "method", "harp")
         dense = folder.name.startswith("dense")
         attacks = (flag(arguments, "attacks") or "pgd20").split(",")
         natural = {"harp": 0.8, "lwm": 0.5}.get(method, 0.7) + 0.01 * int(flag(arguments, "seed", "0"))

@@ -8,6 +8,7 @@ from harp_tf.baselines import METHODS
 from harp_tf.comparison import CHOICES, Axes, plan
 from harp_tf.comparison.cells import evaluate_arguments, train_arguments
 from harp_tf.config import RunConfig
+from harp_tf.recipes import BEST
 from harp_tf.report import labels
 from harp_tf.report.comparison import plots
 from harp_tf.types import HarpError
@@ -45,6 +46,15 @@ def test_what_each_kind_of_cell_does():
     assert pruned.config.stages == ("prune", "finetune", "export", "evaluate")
     assert (pruned.config.method, pruned.config.target_sparsity, pruned.config.seed) == ("harp", 0.9, 1)
     assert not pruned.config.measure_dense and dense.config.measure_dense
+
+
+def test_the_best_recipe_is_one_of_the_methods():
+    paper = dataclasses.replace(CONFIG, finetune_learning_rate=0.02)
+    _, plain, best = plan(paper, axes(("harp", "harp_best")))
+    assert best.config == dataclasses.replace(plain.config, run_dir=best.config.run_dir, **BEST)
+    assert best.name == "harp_best_90_pgd_seed0" and not best.after - plain.after
+    with pytest.raises(HarpError, match="received harp_best@lamp"):
+        axes(("harp_best@lamp",))
 
 
 def test_a_trained_model_is_the_dense_one(tiny_file):

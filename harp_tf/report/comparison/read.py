@@ -17,6 +17,9 @@ DENSE = "dense"
 CONTROL = "dense_control"
 """The dense model trained on, unpruned, for as many epochs as the others prune and finetune."""
 
+RECIPE = "harp_best"
+"""HARP with the settings of `--recipe=best`, whatever those of the comparison are."""
+
 REFERENCES = (DENSE, CONTROL)
 """Methods that remove nothing: what the others are measured against."""
 
