@@ -54,4 +54,4 @@ class Progress:
             self._width = len(line)
         elif finished or self._clock() - self._last >= _SECONDS:
             self._last = self._clock()
-            self._say(f"{self._name}: {count}" + (f"; {figures}" if figures else ""))
+            self._say(f"{self._name}: " + "; ".join(filter(None, [count, work, figures])))

@@ -23,6 +23,17 @@ def test_elsewhere_a_line_comes_now_and_then_and_at_the_end():
     assert said == [f"dense: {done} of 1,000 test images; PGD-20 50.0 %" for done in ("200", "400", "1,000")]
 
 
+def test_elsewhere_a_batch_that_takes_long_says_what_it_is_at():
+    said, now = [], [0.0]
+    progress = Progress("pruned", 1000, said.append, interactive=False, clock=lambda: now[0])
+    for seconds, part in ((31, "apgd_ce"), (62, "square")):
+        now[0] = seconds
+        progress.show(0, f"autoattack {part}", {"autoattack": 0.7})
+    assert said == [
+        f"pruned: 0 of 1,000 test images; autoattack {part}; AutoAttack 70.0 %" for part in ("apgd_ce", "square")
+    ]
+
+
 def test_without_attacks():
     said = []
     Progress("dense", 7, said.append, interactive=False).show(7, "", {})
