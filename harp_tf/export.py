@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from harp_tf import attacks, cli_flags, compaction, deploy, files, layers, measure, models, pipeline
+from harp_tf import attacks, cli_flags, compaction, deploy, layers, measure, models, pipeline, report
+from harp_tf.files import write_json
 from harp_tf.types import HarpError
 
 _BATCH = 256
@@ -33,7 +34,10 @@ def main() -> None:
             _check_flags(target, (*_KIT_SETTINGS, "forms"), "a phone kit (--kit)")
             run.run()
         if flags.FLAGS.bench:
-            _bench(run.dir, {str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*.tflite"))})
+            _bench(
+                run.dir / "latency.json", {str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*.tflite"))}
+            )
+            print(f"\nReport: {report.write_report(run.dir)}")
         if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
             _check_arm_sparse({str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*sparse.tflite"))})
         return
@@ -44,10 +48,11 @@ def main() -> None:
     if layers.pruned_kernels(model):
         model = layers.strip(model)
     path = Path(flags.FLAGS.output or target.with_suffix(".tflite"))
-    report = deploy.export_tflite(_shipped(model), path, sparse=flags.FLAGS.sparse, quantize=flags.FLAGS.quantize)
-    print(pipeline.exported_line(report))
+    written = deploy.export_tflite(_shipped(model), path, sparse=flags.FLAGS.sparse, quantize=flags.FLAGS.quantize)
+    print(pipeline.exported_line(written))
     if flags.FLAGS.bench:
-        _bench(path.parent, {"dense float32": deploy.to_tflite(model), path.name: path})
+        both: dict[str, Path | bytes] = {"dense float32": deploy.to_tflite(model), path.name: path}
+        _bench(path.with_name(f"{path.stem}_latency.json"), both)
     if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
         _check_arm_sparse({path.name: path})
 
@@ -133,8 +138,8 @@ def _arrays(batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
 
 
-def _bench(folder: Path, sources: dict[str, Path | bytes]) -> None:
-    """Times the files one against another, prints the medians and writes latency.json."""
+def _bench(output: Path, sources: dict[str, Path | bytes]) -> None:
+    """Times the files one against another, prints the medians and writes them as JSON."""
     found = deploy.latency(sources)
     width = max(len(row.name) for row in found)
     rows = []
@@ -147,7 +152,7 @@ def _bench(folder: Path, sources: dict[str, Path | bytes]) -> None:
             f"{'failed' if again is None else f'{again:.2f}':>16}"
         )
         rows.append({**dataclasses.asdict(row), "litert_benchmark_ms": again})
-    files.write_json(folder / "latency.json", {"rows": rows})
+    write_json(output, {"rows": rows})
 
 
 def _check_arm_sparse(paths: dict[str, Path]) -> None:

@@ -224,6 +224,19 @@ class Measurement:
                 )
 
 
+def check_radii(config: RunConfig) -> None:
+    """Refuses the first evaluation of a model at radii of which none is the one that tables and rankings are about.
+
+    Raises:
+        HarpError: if eps_list does not hold eps.
+    """
+    if config.eps not in radii(config):
+        raise HarpError(
+            f"eps_list must hold eps = {config.eps:g}, the radius whose robust accuracy is reported, beside the others "
+            f"of a security curve; received {', '.join(config.eps_list)}. Add it, or change eps."
+        )
+
+
 def radii(config: RunConfig) -> list[float]:
     """The radii of an evaluation: those of eps_list, the run's own first if it is among them; or only that."""
     found = [float(eps) for eps in config.eps_list] or [config.eps]

@@ -9,6 +9,7 @@ import pytest
 
 from harp_tf import layers, pipeline, pruning
 from harp_tf.config import RunConfig
+from harp_tf.types import HarpError
 from tests.runs import WEIGHTS, counts, metrics, read, tiny_model
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -89,6 +90,12 @@ def test_settings_of_the_attacks(tiny):
     assert (final.eps, final.norm, final.steps) == (0.2, "l2", 7) and final.step_size == pytest.approx(0.02)
     run = tiny(attack_step_size=0.0, eval_step_size=0.0)
     assert run.fitting.attack.step_size == 0.0 and run.final_attacks["pgd1"].step_size == 0.0
+
+
+def test_radii_of_a_training_hold_its_own(tiny):
+    with pytest.raises(HarpError, match="eps_list must hold eps = 0.1"):
+        tiny(eps_list=("0.2",), stages=("prune", "finetune", "export", "evaluate"))
+    tiny(eps_list=("0.2",))  # is not evaluated
 
 
 def test_settings_of_the_data_and_the_pruning(tiny):

@@ -62,9 +62,12 @@ def test_an_unknown_recipe_is_refused_by_name(program):
     assert "secret" in message and all(name in message for name in RECIPES)
 
 
-@pytest.mark.parametrize("method", ["lwm", "hydra"])
-def test_methods_that_learn_no_rates_refuse_the_recipe_of_one_that_does(program, method):
-    assert "strategy" in program("train", f"--method={method}", "--recipe=best").error
+@pytest.mark.parametrize("method", ["lwm", "hydra", "radmm", "flying_bird"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_methods_that_learn_no_rates_refuse_recipes(program, method, recipe):
+    message = program("train", f"--method={method}", f"--recipe={recipe}").error
+    assert f"--recipe={recipe} is for methods that learn rates (harp, harp_joint, rate)" in message
+    assert f"received --method={method}" in message
 
 
 def test_programs_without_recipes_refuse_them(program):

@@ -111,11 +111,16 @@ class FlyingBirdTraining(AdversarialModel):
         tf.cond((steps > 0) & (steps % interval == 0), lambda: self._move(share_at(steps, total)), lambda: None)
         return super().train_step(data)
 
+    def _update(self, *args, **kwargs):
+        for seen in self.seen:
+            seen.assign(tf.zeros(seen.shape))
+        return super()._update(*args, **kwargs)
+
     def _see(self, kernel_gradients: dict[int, tf.Tensor | None]) -> None:
         for kernel, seen in zip(self._kernels, self.seen, strict=True):
             gradient = kernel_gradients[id(kernel.variable)]
             if gradient is not None:
-                seen.assign(gradient)
+                seen.assign_add(gradient)  # over the parts of a batch that is computed in several
 
     def _move(self, share: tf.Tensor) -> None:
         for kernel, seen in zip(self._kernels, self.seen, strict=True):

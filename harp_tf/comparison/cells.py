@@ -6,6 +6,7 @@ import io
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harp_tf import strategies
 from harp_tf.baselines import METHODS
@@ -112,7 +113,8 @@ class Cell:
 
     def command(self) -> str:
         """What makes the cell, or goes on with it, as a line for a shell."""
-        copy = f"cp {shlex.quote(str(self.model))} {shlex.quote(str(self.directory / 'dense.keras'))} && "
+        folder = shlex.quote(str(self.directory))
+        copy = f"mkdir -p {folder} && cp {shlex.quote(str(self.model))} {folder}/dense.keras && "
         return (copy if self.model else "") + shlex.join(["python", *train_arguments(self.config)])
 
 
@@ -200,7 +202,7 @@ def train_arguments(config: RunConfig) -> list[str]:
 def evaluate_arguments(cell: Cell) -> list[str]:
     """The arguments of `python` that measure a trained cell with the attacks of its settings."""
     c = cell.config
-    wanted = {
+    wanted: dict[str, Any] = {
         "attacks": ",".join(c.evaluated_attacks),
         "eps_list": ",".join(c.eps_list or (str(c.eps),)),
         "robust_limit": c.robust_limit or 2**31 - 1,
@@ -208,7 +210,9 @@ def evaluate_arguments(cell: Cell) -> list[str]:
     if c.own_modules:
         wanted["import_modules"] = ",".join(c.own_modules)
     flags = [f"--{name}={value}" for name, value in wanted.items()]
-    return ["-m", "harp_tf.evaluate", f"--target={cell.directory}", *flags]
+    # Where the data lie, and what their classes are called, may be another today than when the cell was trained.
+    here = RunConfig(data_dir=c.data_dir, download=c.download, class_names=c.class_names)
+    return ["-m", "harp_tf.evaluate", f"--target={cell.directory}", *flags, *flags_of(here)]
 
 
 def flags_of(config: RunConfig) -> list[str]:

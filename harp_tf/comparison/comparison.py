@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harp_tf import report
+from harp_tf import measure, report
 from harp_tf.comparison import measured, order, process
 from harp_tf.comparison.budget import gradient_passes
 from harp_tf.comparison.cells import Axes, Cell, evaluate_arguments, plan, train_arguments
@@ -17,6 +17,7 @@ from harp_tf.config import RunConfig
 from harp_tf.files import write_atomically, write_json
 from harp_tf.reading import read_json
 from harp_tf.run_dir import TRAINING_STAGES, cores, surroundings
+from harp_tf.run_record import RunRecord
 from harp_tf.types import HarpError
 
 Execute = Callable[[Sequence[str], Path, int], str]
@@ -55,6 +56,7 @@ class Comparison:
         jobs: int = 1,
         execute: Execute | None = None,
     ):
+        measure.check_radii(config)
         self.config, self.say = config, say
         self.directory = Path(config.run_dir)
         self.cells = plan(config, axes)
@@ -78,7 +80,9 @@ class Comparison:
         with alone(self.directory, self.say) as lock:
             earlier = _read(self.directory / "comparison.json")  # now that nobody else writes it
             self._refuse_changes(earlier)
-            self._entries = {entry["name"]: entry for entry in earlier.get("cells", [])}
+            self._refuse_cells()
+            known = [entry for entry in earlier.get("cells", []) if self._is_there(entry["name"])]
+            self._entries = {entry["name"]: entry for entry in known}
             missing = [cell for cell in self.cells if not self._note_finished(cell)]
             self._write()
             self.say(f"{len(self.cells)} cells, {len(self.cells) - len(missing)} of them finished earlier.")
@@ -115,6 +119,8 @@ class Comparison:
         cell.directory.mkdir(parents=True, exist_ok=True)
         if cell.model is not None:
             write_atomically(cell.directory / "dense.keras", cell.model.read_bytes())
+            # A run that does not train writes none, and without it nobody could evaluate the cell again.
+            RunRecord.of(cell.config, {}).write(surroundings())
         message, training, begin = "", None, time.monotonic()
         if not measured.is_trained(cell):
             message = self._execute(train_arguments(measured.begun_with(cell)), cell.directory / "log.txt", lock)
@@ -125,12 +131,14 @@ class Comparison:
 
     # The record ------------------------------------------------------------------------------------------------------
 
+    def _is_there(self, name: str) -> bool:
+        """Whether a cell belongs to this comparison: of those asked for, or left by an earlier call."""
+        return name in {cell.name for cell in self.cells} or (self.directory / "cells" / name).is_dir()
+
     def _note_finished(self, cell: Cell) -> bool:
-        if not measured.is_measured(cell):
-            self._note(cell, "waiting")
-            return False
-        self._note(cell, "finished", figures=measured.figures(cell, self._steps))
-        return True
+        finished = measured.is_measured(cell)
+        self._note(cell, "finished" if finished else "waiting")
+        return finished
 
     def _note(self, cell: Cell, status: str, **more) -> None:
         self._entries[cell.name] = {
@@ -141,8 +149,16 @@ class Comparison:
             "seed": cell.seed,
             "command": cell.command(),
             "status": status,
+            **self._found(cell),
             **more,
         }
+
+    def _found(self, cell: Cell) -> dict[str, Any]:
+        """What the cell was measured with so far, whatever is asked for now."""
+        try:
+            return {"figures": measured.figures(cell, self._steps)} if measured.is_trained(cell) else {}
+        except HarpError:  # damaged; said where the cell is to be made
+            return {}
 
     def _write(self) -> None:
         cells = list(self._entries.values())
@@ -167,6 +183,16 @@ class Comparison:
                 f"The cells in {self.directory} were trained with other settings ({differences}). Leave them as they "
                 "were to add cells, or choose another --run_dir."
             )
+
+    def _refuse_cells(self) -> None:
+        """The record may be gone, or a recipe another than when a cell was trained: its own settings tell."""
+        for cell in self.cells:
+            changed = measured.trained_otherwise(cell)
+            if changed:
+                raise HarpError(
+                    f"{cell.directory} was trained with other settings ({', '.join(changed)}). Remove that folder to "
+                    "train it anew, or choose another --run_dir."
+                )
 
     # For the user ----------------------------------------------------------------------------------------------------
 
@@ -211,9 +237,9 @@ def _read(path: Path) -> dict:
         return {}
     try:
         content = read_json(path)
-        if {"flags", "cells"} <= set(content):
+        if {"flags", "cells"} <= set(content) and all(isinstance(cell["name"], str) for cell in content["cells"]):
             return content
         reason = "it is not the record of a comparison"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         reason = repr(error)
     raise HarpError(f"{path} is damaged: {reason}. Remove it; the cells beside it are found again.")

@@ -10,7 +10,7 @@ _ORDER = (DENSE, CONTROL, *(method for method in CHOICES if method != CONTROL))
 
 
 def groups(cells: Sequence[dict]) -> list[dict]:
-    """Joins the finished cells over their seeds.
+    """Joins the cells that have figures over their seeds.
 
     Args:
         cells: entries of comparison.json.
@@ -21,9 +21,10 @@ def groups(cells: Sequence[dict]) -> list[dict]:
         (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by path); epochs and
         passes by stage, which begin with those of the shared dense model, and seconds by stage.
     """
-    finished = [cell for cell in cells if cell["status"] == "finished"]
     by_key: dict[tuple, list[dict]] = {}
-    for cell in finished:
+    for cell in cells:
+        if "figures" not in cell:
+            continue
         by_key.setdefault((cell["loss"], cell["sparsity"] or 0.0, cell["method"]), []).append(cell)
     dense = {loss: found[0] for (loss, _, method), found in by_key.items() if method == DENSE}
     order = sorted(by_key, key=lambda key: (key[0], key[1], _ORDER.index(key[2].partition("@")[0]), key[2]))

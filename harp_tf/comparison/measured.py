@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harp_tf import measure
+from harp_tf.attacks.named import canonical
 from harp_tf.attacks.records import most_images
 from harp_tf.comparison.budget import gradient_passes
 from harp_tf.comparison.cells import Cell
@@ -12,6 +13,7 @@ from harp_tf.config import RunConfig
 from harp_tf.reading import read_json
 from harp_tf.report.run import read_run
 from harp_tf.run_dir import CHANNEL_PART, TFLITE_KEYS
+from harp_tf.run_record import RunRecord
 from harp_tf.types import HarpError
 
 
@@ -27,7 +29,7 @@ def is_measured(cell: Cell) -> bool:
         return False
     wanted = min(c.robust_limit or figures["n_test"], figures["n_test"])
     radii = measure.radii(c)
-    for attack in c.evaluated_attacks:
+    for attack in map(canonical, c.evaluated_attacks):
         entries = figures.get("attacks", {}).get(attack, [])
         enough = {entry["eps"] for entry in entries if entry["norm"] == c.norm and entry["n"] >= wanted}
         curve = {eps for entry in entries for eps in entry.get("curve", {"eps": []})["eps"]}
@@ -53,7 +55,7 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
     results = _read_object(cell.directory / "results.json")
     found, file = results[cell.key], results.get(TFLITE_KEYS[cell.key], {})
     c = cell.config
-    best = {attack: most_images(entries, c.norm, c.eps) for attack, entries in found["attacks"].items()}
+    best = {attack: most_images(entries, c.norm, c.eps) for attack, entries in found.get("attacks", {}).items()}
     headline = {attack: entry for attack, entry in best.items() if entry is not None}
     robust = {
         attack: {"accuracy": entry["robust_accuracy"], "images": entry["n"], **_answers(entry)}
@@ -97,6 +99,17 @@ def changed_settings(earlier: dict, config: RunConfig) -> list[str]:
     fixed = [field.name for field in dataclasses.fields(config) if field.metadata["decides"]]
     fixed = [name for name in fixed if name not in (*EVALUATION, *_AXES)]
     return [name for name in fixed if name in earlier and earlier[name] != now[name]]
+
+
+def trained_otherwise(cell: Cell) -> list[str]:
+    """What a trained cell that removes weights was trained with and is not in its settings now, as text."""
+    record = RunRecord.read(cell.directory)
+    if record is None or cell.sparsity is None or not is_trained(cell):
+        return []
+    now = cell.config.as_dict()
+    # A comparison may have been moved, and its dense model with it.
+    changed = [name for name in changed_settings(record.flags, cell.config) if name != "init_from"]
+    return [f"--{name} was {record.flags[name]} and is {now[name]}" for name in changed]
 
 
 EVALUATION = ("attacks", "eps_list", "robust_limit")

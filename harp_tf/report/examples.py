@@ -24,7 +24,8 @@ def write_examples(
 
     Args:
         path: the .png file to write, in an existing folder.
-        images: float [n >= 1, height, width, 1 or 3] in [0, 1]; the first 8 are drawn.
+        images: float [n >= 1, height, width, channels] in [0, 1]; the first 8 are drawn, in colour if they have 3
+            channels, else the mean over these in grey.
         adversarial: of the same shape.
         labels: int [n], the true classes.
         predicted: int [n], what the model says of the adversarial images.
@@ -39,12 +40,14 @@ def write_examples(
     # The same scale for all: grey is no change.
     scale = max(float(np.abs(change).max()), 1e-12)
     rows = {"image": images[:count], "change": 0.5 + change / (2 * scale), "adversarial": adversarial[:count]}
+    if images.shape[-1] != 3:
+        rows = {name: pictures.mean(axis=-1) for name, pictures in rows.items()}
     with rc_context(theme.STYLE):
         figure = Figure(figsize=(1.15 * max(count, 4), 4.4), layout="constrained", facecolor="white")
         panels = figure.subplots(len(rows), count, squeeze=False)
         for (name, pictures), line in zip(rows.items(), panels):
             for column, (picture, axes) in enumerate(zip(pictures, line)):
-                axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+                axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
                 axes.set(xticks=[], yticks=[])
                 axes.grid(False)
                 axes.spines[:].set_visible(False)

@@ -155,6 +155,10 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
             keras_strategies.leave_sums_to_the_step(inner)
         with strategy.scope():
             super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
+        self._compiled_for = self._trained_now()
+
+    def _trained_now(self) -> frozenset[int]:
+        return frozenset(id(variable) for variable in self.trainable_variables)
 
     def own_state(self) -> dict[str, keras.Variable]:
         """The variables that belong neither to the network nor to the optimiser, by name."""
@@ -193,9 +197,16 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         At the end learned rates that exceed the target are projected onto it, and a line says so.
 
         Raises:
-            HarpError: if rates are learned and no StepwiseRegularization drives gamma, if images are outside
-                [0, 1], labels are not class indices, or the network returns probabilities.
+            HarpError: if rates are learned and no StepwiseRegularization drives gamma, if other variables are to be
+                trained than when `compile` was called, if images are outside [0, 1], labels are not class indices, or
+                the network returns probabilities.
         """
+        if self.compiled and self._compiled_for != self._trained_now():
+            # The step that was compiled would go on training what it trained before.
+            raise HarpError(
+                "What this network trains has changed since compile(), by set_stage() or by setting trainable. Compile "
+                "it again before fit()."
+            )
         given = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
         given = given if isinstance(given, (list, tuple)) else [given]
         if self.learns_rates and not any(getattr(callback, "drives_gamma", False) for callback in given):

@@ -57,6 +57,21 @@ def test_gradients_of_removed_weights_are_those_of_the_masked_network():
     np.testing.assert_allclose(trainer.seen[1], expected, atol=1e-6)
 
 
+def test_a_batch_in_parts_is_seen_whole():
+    half = images(4)
+    batch = [np.concatenate([one, one]) for one in half]  # batch normalisation sees each part by itself
+    seen = []
+    for parts in (1, 2):
+        network = wrapped()
+        trainer = flying_bird.FlyingBirdTraining(network, "natural", None, accumulate=parts)
+        trainer.compile("sgd")
+        for _ in range(2):  # and one batch only
+            trainer.train_on_batch(*batch)
+        seen.append([np.asarray(gradient) for gradient in trainer.seen])
+    for whole, summed in zip(*seen, strict=True):
+        np.testing.assert_allclose(summed, parts * whole, atol=1e-5)
+
+
 def test_masks_move_and_keep_their_sizes():
     network = wrapped(strategy="erk")
     before = masks(network)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harp_tf import report
+from harp_tf.attacks.named import canonical
 from harp_tf.comparison import Axes, Comparison
 from harp_tf.config import RunConfig
 
@@ -69,7 +70,7 @@ class StandIn:
             return "the model has no logits"
         method = "harp_best" if folder.name.startswith("harp_best") else flag(arguments, "method", "harp")
         dense = folder.name.startswith("dense")
-        attacks = (flag(arguments, "attacks") or "pgd20").split(",")
+        attacks = [canonical(name) for name in (flag(arguments, "attacks") or "pgd20").split(",")]
         natural = {"harp": 0.8, "lwm": 0.5}.get(method, 0.7) + 0.01 * int(flag(arguments, "seed", "0"))
         result = figures(natural, dict.fromkeys(attacks, natural - 0.1), 1000 if dense else 100)
         key = "dense" if dense else "pruned"

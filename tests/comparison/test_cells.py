@@ -61,7 +61,8 @@ def test_a_trained_model_is_the_dense_one(tiny_file):
     for settings in ({"model": str(tiny_file)}, {"init_from": str(tiny_file)}):
         dense, _ = plan(dataclasses.replace(CONFIG, **settings), axes())
         assert dense.config.stages == ("export", "evaluate") and dense.model == tiny_file
-        assert dense.command().startswith(f"cp {tiny_file} runs/it/cells/dense_pgd/dense.keras && python -m")
+        folder = "runs/it/cells/dense_pgd"
+        assert dense.command().startswith(f"mkdir -p {folder} && cp {tiny_file} {folder}/dense.keras && python -m")
     with pytest.raises(HarpError, match="does not exist"):
         plan(dataclasses.replace(CONFIG, init_from="nowhere"), axes())
 
@@ -81,6 +82,11 @@ def test_measuring_anew_leaves_nothing_to_what_was_stored():
     _, cell = plan(dataclasses.replace(CONFIG, eval_steps=5), axes())
     attacks, radii, limit = evaluate_arguments(cell)[3:]
     assert (attacks, radii) == ("--attacks=pgd5", f"--eps_list={8 / 255}") and limit == f"--robust_limit={2**31 - 1}"
+
+
+def test_measuring_anew_reads_the_data_where_they_lie_now():
+    _, cell = plan(dataclasses.replace(CONFIG, data_dir="/new", download=True, class_names=("a", "b")), axes())
+    assert evaluate_arguments(cell)[6:] == ["--data_dir=/new", "--class_names=a,b", "--download"]
 
 
 def test_a_method_at_other_rates():

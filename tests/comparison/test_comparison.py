@@ -1,9 +1,11 @@
+import dataclasses
 import json
 import shutil
 
 import pytest
 
 from harp_tf.comparison.comparison import duration
+from harp_tf.run_record import RunRecord
 from harp_tf.types import HarpError
 
 
@@ -108,6 +110,55 @@ def test_other_attacks_measure_what_is_trained_anew(compare, undrawn, stand_in, 
     assert stand_in.calls == []
 
 
+def test_attacks_by_any_of_their_spellings(compare, undrawn, stand_in, tmp_path):
+    assert compare(attacks=("PGD-20", "apgd-ce")).run() == []
+    assert set(read(tmp_path)["groups"][0]["robust"]) == {"pgd20", "apgd_ce"}
+
+
+def test_a_measurement_that_fails_loses_no_earlier_one(compare, undrawn, stand_in, tmp_path):
+    compare().run()
+    before = read(tmp_path)["groups"]
+    stand_in.broken = {"harp_90_pgd_seed0"}
+    assert compare(attacks=("pgd20", "autoattack")).run() == ["harp_90_pgd_seed0"]
+    assert statuses(tmp_path)["harp_90_pgd_seed0"] == "failed"
+    harp = read(tmp_path)["groups"][1]
+    assert harp["method"] == "harp" and harp["robust"] == before[1]["robust"]
+    assert set(read(tmp_path)["groups"][2]["robust"]) == {"pgd20", "autoattack"}
+
+
+def test_a_dense_model_of_the_user_can_be_measured_anew(compare, undrawn, stand_in, tiny_file, tmp_path):
+    compare(init_from=str(tiny_file)).run()
+    stored = json.loads((tmp_path / "compared" / "cells" / "dense_pgd" / "config.json").read_text())
+    assert stored["flags"]["eps"] == 0.1 and "versions" in stored
+    stand_in.calls.clear()
+    assert compare(init_from=str(tiny_file), attacks=("pgd20", "fgsm")).run() == []
+    assert [call[1] for call in stand_in.calls] == ["harp_tf.evaluate"] * 3
+
+
+def test_a_cell_that_was_trained_otherwise_is_refused(compare, undrawn, tmp_path):
+    compare().run()
+    folder = tmp_path / "compared"
+    other = dataclasses.replace(compare().cells[1].config, init_from="moved", weight_decay=0.25, attacks=("fgsm",))
+    RunRecord.of(other, {}).write({})
+    with pytest.raises(HarpError, match=r"harp_90_pgd_seed0 was trained.*\(--weight_decay was 0.25 and is 0.0005\)"):
+        compare().run()
+    shutil.rmtree(folder / "cells" / "harp_90_pgd_seed0")
+    assert compare().run() == []
+
+
+def test_a_cell_whose_folder_was_removed_is_told_of_only_where_it_is_asked_for(compare, undrawn, tmp_path):
+    compare(methods=("harp", "lwm", "random")).run()
+    for name in ("lwm_90_pgd_seed0", "random_90_pgd_seed0"):
+        shutil.rmtree(tmp_path / "compared" / "cells" / name)
+    assert compare(methods=("harp", "lwm")).run() == []
+    assert set(statuses(tmp_path)) == {"dense_pgd", "harp_90_pgd_seed0", "lwm_90_pgd_seed0"}
+
+
+def test_radii_without_that_of_the_ranking_are_refused(compare):
+    with pytest.raises(HarpError, match=r"eps_list must hold eps = 0.1.*received 0.05, 0.2. Add it, or change eps"):
+        compare(eps_list=("0.05", "0.2"))
+
+
 def test_a_cell_that_ends_without_figures_has_failed(compare, undrawn, stand_in, monkeypatch):
     monkeypatch.setattr(type(stand_in), "__call__", lambda *_: "")
     assert compare().run() == ["dense_pgd", "harp_90_pgd_seed0", "lwm_90_pgd_seed0"]
@@ -116,9 +167,10 @@ def test_a_cell_that_ends_without_figures_has_failed(compare, undrawn, stand_in,
 def test_a_record_that_is_none_is_refused(compare, undrawn, tmp_path):
     compare()
     (tmp_path / "compared").mkdir()
-    (tmp_path / "compared" / "comparison.json").write_text("[]")
-    with pytest.raises(HarpError, match="not the record of a comparison"):
-        compare()
+    for content in ("[]", '{"flags": {}, "cells": [{}]}'):
+        (tmp_path / "compared" / "comparison.json").write_text(content)
+        with pytest.raises(HarpError, match="comparison.json is damaged: .*. Remove it; the cells"):
+            compare()
 
 
 def test_budgets_count_the_shared_dense_model_too(compare, undrawn, tmp_path):

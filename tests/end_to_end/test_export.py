@@ -40,6 +40,7 @@ def test_a_phone_kit_of_the_compacted_model_with_latencies(run_dir, program):
     assert {(row["name"], row["threads"]) for row in rows} == {(name, threads) for name in names for threads in (1, 2)}
     assert all(row["median_ms"] > 0 and row["litert_benchmark_ms"] is not None for row in rows)
     assert "threads  median ms" in ended.out
+    assert "kit/int8.tflite" in (run_dir / "report.html").read_text()
 
 
 def test_square_attacks_the_files_themselves(run_dir, program):

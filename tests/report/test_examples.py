@@ -7,7 +7,7 @@ from harp_tf.report import write_examples
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize(("count", "channels"), [(1, 1), (5, 3), (20, 1)])
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (5, 3), (20, 1), (2, 2), (2, 4), (2, 5)])
 def test_a_grid_is_drawn_of_as_many_as_there_are(tmp_path, count, channels):
     images = RNG.random((count, 8, 8, channels)).astype(np.float32)
     adversarial = np.clip(images + 0.1 * np.sign(RNG.normal(size=images.shape)), 0, 1)

@@ -36,6 +36,19 @@ def test_fixed_rates_need_no_callback(pruned, trainer_of, data):
     trainer_of(network).fit(*data, verbose=0)
 
 
+def test_a_change_of_what_is_trained_needs_another_compile(pruned, trainer_of, data):
+    network = pruned()
+    trainer = trainer_of(network)
+    trainer.fit(*data, callbacks=[StepwiseRegularization()], verbose=0)
+    harp_tf.set_stage(network, "finetune")
+    steps = int(trainer.steps)
+    with pytest.raises(HarpError, match="has changed since compile.*Compile it again before fit"):
+        trainer.fit(*data, verbose=0)
+    assert int(trainer.steps) == steps
+    trainer.compile("sgd")
+    trainer.fit(*data, verbose=0)
+
+
 def test_a_loss_in_compile_is_refused(classifier):
     trainer = harp_tf.AdversarialModel(classifier(), "natural")
     for arguments, named in [(("sgd", "mse"), {}), (("sgd",), {"loss": "mse"})]:

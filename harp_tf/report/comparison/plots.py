@@ -18,7 +18,7 @@ _C = theme.LIGHT
 # Colours tell families of methods, dashes and markers their members.
 STYLES: dict[str, tuple[str, str, str]] = {
     "harp": (_C["blue"], "-", "o"),
-    "harp_best": (_C["blue"], "-.", "*"),
+    "harp_best": (_C["blue"], "-.", "P"),
     "harp_joint": (_C["blue"], ":", "^"),
     "rate": (_C["blue"], "--", "s"),
     "hydra": (_C["orange"], "-", "o"),

@@ -52,7 +52,7 @@ def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Tabl
     by_class = any(g.get("worst_class") is not None for g in record.groups)  # not known to records of earlier versions
     rows = [[title, "natural", *["worst class"] * by_class, *map(labels.attack, record.attacks), "seeds"]]
     for g in groups:
-        mark = "*" * any(cell["figures"]["warnings"] for cell in _finished(record) if cell["name"] in g["cells"])
+        mark = "*" * any(cell["figures"]["warnings"] for cell in _measured(record) if cell["name"] in g["cells"])
         robust = [
             accuracy(measured) + _fewer_seeds(measured, g) + mark * (measured is not None)
             for measured in map(g["robust"].get, record.attacks)
@@ -63,8 +63,8 @@ def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Tabl
     return rows
 
 
-def _finished(record: Record) -> list[dict[str, Any]]:
-    return [cell for cell in record.cells if cell["status"] == "finished"]
+def _measured(record: Record) -> list[dict[str, Any]]:
+    return [cell for cell in record.cells if "figures" in cell]
 
 
 def _fewer_seeds(measured: dict[str, Any] | None, group: dict[str, Any]) -> str:
@@ -142,12 +142,12 @@ def of_seeds(record: Record) -> str:
 
 def checks(record: Record) -> str:
     """Says what the checks of the attacks found in which runs; empty if nothing."""
-    finished = _finished(record)
+    cells = _measured(record)
     found: dict[str, list[str]] = {}
-    for cell in finished:
+    for cell in cells:
         for check in cell["figures"]["warnings"]:
             found.setdefault(check, []).append(cell["name"])
-    parts = [f"{check} in {'all' if len(n) == len(finished) else ', '.join(n)}" for check, n in found.items()]
+    parts = [f"{check} in {'all' if len(n) == len(cells) else ', '.join(n)}" for check, n in found.items()]
     text = "* The checks of the attacks warn, so these accuracies may be too high, see the reports of the runs"
     return f"{text}: {'; '.join(parts)}." if parts else ""
 
