@@ -46,9 +46,10 @@ def cell(method, sparsity, natural, robust, seed=0, layers=LAYERS, **more):
         "warnings": [],
     }
     name = f"{method}_{100 * (sparsity or 0):g}_{seed}"
+    found = {"figures": figures} if more.get("status", "finished") == "finished" else {}
     return {
         "name": name, "method": method, "sparsity": sparsity, "loss": "pgd", "seed": seed, "status": "finished",
-        "command": f"python -m harp_tf.train --run_dir=runs/{name}", "figures": figures, **more,
+        "command": f"python -m harp_tf.train --run_dir=runs/{name}", **found, **more,
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The tables of a comparison, as plain text."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +154,16 @@ def checks(record: Record) -> str:
 
 
 def costs(record: Record, loss: str) -> Table:
-    """A header and a row per method: epochs and gradient passes of each stage, and in all."""
+    """A header and a row per method: epochs of each stage, gradient passes and seconds, their mean over sparsities."""
     groups = record.references(loss) + [g for target in record.targets(loss) for g in record.pruned(loss, target)]
     stages = list(dict.fromkeys(stage for g in groups for stage in g["epochs"]))
-    rows, seen = [["method", *(f"{stage}, epochs" for stage in stages), "gradient passes", "training, s"]], set()
+    seconds: dict[tuple[str, ...], list[float]] = {}  # one row where the rest is the same at every sparsity
     for g in groups:
         epochs = [str(g["epochs"].get(stage, "-")) for stage in stages]
-        row = [labels.method(g["method"]), *epochs, f"{sum(g['passes'].values()):,}"]
-        if tuple(row) not in seen:  # the same at every sparsity
-            seen.add(tuple(row))
-            rows.append([*row, f"{sum(g['seconds'].values()):,.0f}"])
-    return rows
+        row = (labels.method(g["method"]), *epochs, f"{sum(g['passes'].values()):,}")
+        seconds.setdefault(row, []).append(sum(g["seconds"].values()))
+    header = ["method", *(f"{stage}, epochs" for stage in stages), "gradient passes", "training, s"]
+    return [header, *([*row, f"{statistics.fmean(found):,.0f}"] for row, found in seconds.items())]
 
 
 def equal_costs(record: Record, loss: str) -> str:
