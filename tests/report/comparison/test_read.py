@@ -18,7 +18,7 @@ def test_groups_by_loss_and_sparsity(compared):
 
 
 def test_an_attack_that_not_all_were_measured_with(compared, cells):
-    for one in cells:
+    for one in cells[:-1]:  # the last one failed
         if (one["method"], one["sparsity"], one["seed"]) not in (("harp", 0.97, 0), ("lwm", 0.97, 0)):
             one["figures"]["robust"].pop("autoattack")
     record = read_comparison(compared(cells))
@@ -26,7 +26,7 @@ def test_an_attack_that_not_all_were_measured_with(compared, cells):
     harp = record.pruned("pgd", 0.97)[0]
     assert [harp["robust"][attack]["n"] for attack in record.ranking] == [2, 1]
     assert harp["robust"]["autoattack"]["mean"] == pytest.approx(0.63)
-    for one in cells:
+    for one in cells[:-1]:  # the last one failed
         one["figures"]["robust"].clear()
     assert read_comparison(compared(cells)).ranking == []
 
