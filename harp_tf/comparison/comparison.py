@@ -174,11 +174,9 @@ class Comparison:
         )
 
     def _refuse_changes(self, earlier: dict) -> None:
-        flags = earlier.get("flags", {})
-        changed = measured.changed_settings(flags, self.config)
+        changed = measured.changed_settings(earlier.get("flags", {}), self.config)
         if changed:
-            now = self.config.as_dict()
-            differences = ", ".join(f"--{name} was {flags[name]} and is {now[name]}" for name in changed)
+            differences = ", ".join(changed.values())
             raise HarpError(
                 f"The cells in {self.directory} were trained with other settings ({differences}). Leave them as they "
                 "were to add cells, or choose another --run_dir."

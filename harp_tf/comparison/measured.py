@@ -88,28 +88,31 @@ def begun_with(cell: Cell) -> RunConfig:
     return dataclasses.replace(cell.config, **values)
 
 
-def changed_settings(earlier: dict, config: RunConfig) -> list[str]:
-    """Names of the settings in which a comparison differs from what its earlier cells were trained with.
+def changed_settings(earlier: dict, config: RunConfig) -> dict[str, str]:
+    """The settings in which a comparison differs from what earlier cells were trained with.
 
     Args:
         earlier: settings by name, of the earlier cells.
         config: the settings now.
+
+    Returns:
+        By name, what the setting was and what it is, for people.
     """
     now = config.as_dict()
     fixed = [field.name for field in dataclasses.fields(config) if field.metadata["decides"]]
     fixed = [name for name in fixed if name not in (*EVALUATION, *_AXES)]
-    return [name for name in fixed if name in earlier and earlier[name] != now[name]]
+    changed = [name for name in fixed if name in earlier and earlier[name] != now[name]]
+    return {name: f"--{name} was {earlier[name]} and is {now[name]}" for name in changed}
 
 
 def trained_otherwise(cell: Cell) -> list[str]:
-    """What a trained cell that removes weights was trained with and is not in its settings now, as text."""
+    """Settings with which a trained cell that removes weights would be another one now, each as text."""
     record = RunRecord.read(cell.directory)
     if record is None or cell.sparsity is None or not is_trained(cell):
         return []
-    now = cell.config.as_dict()
-    # A comparison may have been moved, and its dense model with it.
-    changed = [name for name in changed_settings(record.flags, cell.config) if name != "init_from"]
-    return [f"--{name} was {record.flags[name]} and is {now[name]}" for name in changed]
+    changed = changed_settings(record.flags, cell.config)
+    changed.pop("init_from", None)  # a comparison may have been moved, and its dense model with it
+    return list(changed.values())
 
 
 EVALUATION = ("attacks", "eps_list", "robust_limit")
