@@ -1,5 +1,6 @@
 """python -m harp_tf.evaluate --target=RUN_DIR|MODEL.keras|MODEL.tflite: accuracy, clean and under attack."""
 
+import hashlib
 from pathlib import Path
 
 from absl import flags
@@ -27,6 +28,9 @@ def main() -> None:
     run = pipeline.Run(config)
     output = Path(flags.FLAGS.output) if flags.FLAGS.output is not None else None
     earlier = _earlier(output)
+    known = earlier.get(target.stem, {}).get("sha256")
+    if known not in (None, hashlib.sha256(target.read_bytes()).hexdigest()):
+        raise HarpError(f"{output} holds figures of another file as {target.stem!r}. Choose another --output.")
     state = output.with_name(f"{output.name}.unfinished") if output is not None else None
     measurement = Measurement(config, run.data, earlier=earlier, state=state, save=save)
     if target.suffix == ".keras":

@@ -34,12 +34,10 @@ def main() -> None:
             _check_flags(target, (*_KIT_SETTINGS, "forms"), "a phone kit (--kit)")
             run.run()
         if flags.FLAGS.bench:
-            _bench(
-                run.dir / "latency.json", {str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*.tflite"))}
-            )
+            _bench(run.dir / "latency.json", dict(_files(run.dir, "*.tflite")))
             print(f"\nReport: {report.write_report(run.dir)}")
         if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
-            _check_arm_sparse({str(p.relative_to(run.dir)): p for p in sorted(run.dir.rglob("*sparse.tflite"))})
+            _check_arm_sparse(_files(run.dir, "*sparse.tflite"))
         return
     _check_flags(target, ("kit", "forms", *_KIT_SETTINGS), "a run directory, whose data a phone kit is measured on")
     for module in config.import_modules:
@@ -55,6 +53,12 @@ def main() -> None:
         _bench(path.with_name(f"{path.stem}_latency.json"), both)
     if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
         _check_arm_sparse({path.name: path})
+
+
+def _files(folder: Path, pattern: str) -> dict[str, Path]:
+    """Files of a run directory by their path in it, without what a killed process has left half written."""
+    found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob(pattern))}
+    return {name: path for name, path in found.items() if not any(part.startswith(".") for part in Path(name).parts)}
 
 
 def _check_flags(target: Path, names: Iterable[str], wanted: str) -> None:
@@ -75,6 +79,7 @@ def _write_kit(run: pipeline.Run) -> None:
     model = run.plain_models().get("pruned")
     if model is None:
         raise HarpError(f"A phone kit is made of a pruned model; {run.dir} holds no pruned.keras. Prune first.")
+    deploy.check_kit(model, run.dir / "kit", run.data.class_names, flags.FLAGS.forms)  # attacks may take hours
     natural = _arrays(run.data.test.batches(_BATCH))
     images, labels = (array[: run.config.robust_limit] for array in natural)
     logits, predict = measure.logits_of(model), measure.predictor_of(model)
@@ -188,6 +193,6 @@ def define_own() -> None:
 
 if __name__ == "__main__":
     cli_flags.define_target()
-    cli_flags.define_settings((*_KIT_SETTINGS, "import_modules"))
+    cli_flags.define_settings((*_KIT_SETTINGS, "import_modules", "data_dir", "download", "test_limit"))
     define_own()
     cli_flags.run(main)

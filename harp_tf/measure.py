@@ -143,7 +143,7 @@ class Measurement:
     ) -> Figures:
         """Figures of those predictors whose sizes are given; the first predictor is `logits`."""
         c = self.config
-        found = {name: self._earlier.get(name, {}) for name in sizes}
+        found = {name: self._known(name, sizes[name]["sha256"]) for name in sizes}
         findings = None
         if black_box:
             images = next(iter(self.data.test.batches(_BATCH)))[0].numpy()
@@ -179,6 +179,14 @@ class Measurement:
                 figures = {**evaluation.figures[name], **sizes[name]}
                 found[name] = attacks.merge(found[name], figures, *self._threat)
         return found
+
+    def _known(self, name: str, checksum: str) -> dict:
+        """The figures that new ones join: those of the same file, as far as they say."""
+        earlier = self._earlier.get(name, {})
+        if earlier.get("sha256", checksum) == checksum:
+            return earlier
+        self.say(f"{name}: the file is another one than was measured earlier, whose figures give way to the new ones.")
+        return {}
 
     def _shower(self, shown: report.Progress) -> Callable[[attacks.Progress], None]:
         def show(progress: attacks.Progress) -> None:
@@ -282,8 +290,10 @@ def _open_tflite(path: Path) -> tuple[attacks.Predict, dict]:
 
 
 def _sizes(file: Path, parameters: int, nonzero: int) -> dict:
-    file_bytes, gzip_bytes = files.sizes(file.read_bytes())
+    content = file.read_bytes()
+    file_bytes, gzip_bytes = files.sizes(content)
     return {
+        "sha256": hashlib.sha256(content).hexdigest(),
         "sparsity": 1.0 - nonzero / parameters if parameters else 0.0,
         "nonzero": nonzero,
         "parameters": parameters,

@@ -49,6 +49,8 @@ class Run:
         self.dir = self.directory.path
         if self.directory.trains() and "evaluate" in config.stages:
             measure.check_radii(config)
+        if not self.directory.trains():
+            self.directory.warn_of_unfinished()
         finished = self.directory.check() if self.directory.trains() else []
         if "prune" in config.stages:
             # Read now: a file may be gone, or removed by --restart, when the stage begins.

@@ -60,6 +60,13 @@ class RunDirectory:
         """Whether the run trains, rather than only exports or evaluates what is there."""
         return self.config.stages[0] in TRAINING_STAGES
 
+    def warn_of_unfinished(self) -> None:
+        """Says so if a training of the run that is here was interrupted: its model is not what it is to become."""
+        record = RunRecord.read(self.path)
+        left = [] if record is None else [s for s in record.flags["stages"] if s not in record.finished]
+        if set(left) & set(TRAINING_STAGES):
+            self.say(f"WARNING: the run in {self.path} has not finished {', '.join(left)}. Its model may change yet.")
+
     def read_json(self, name: str) -> dict:
         """The content of a JSON file of the run directory, {} if there is none."""
         path = self.path / name

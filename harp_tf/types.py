@@ -141,7 +141,7 @@ class RateBound:
     def matches(self, path: str) -> bool:
         """Whether the bound is about the kernel of this path, e.g. "block1/conv1/kernel"."""
         parts = path.split("/")
-        names = {*parts[-2:-1], *("/".join(parts[: i + 1]) for i in range(len(parts)))}
+        names = {*parts[:-1], *("/".join(parts[: i + 1]) for i in range(len(parts)))}
         return any(re.fullmatch(self.layers, name) for name in names)
 
 

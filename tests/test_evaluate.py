@@ -152,6 +152,30 @@ def test_a_tflite_file_is_attacked_without_gradients_and_by_its_twins_images(pro
     assert both["robust_accuracy"]["square20"] == figures["robust_accuracy"]["square20"]
 
 
+def test_figures_of_another_file_are_never_mixed(program, copy, small_run, tmp_path):
+    """A model that was trained on has the same name; a file of the same name is another one."""
+    results = read(copy / "results.json")
+    results["pruned"]["sha256"] = "of the model before it was finetuned"
+    results["pruned"]["robust_accuracy"]["square7"] = 0.99
+    (copy / "results.json").write_text(json.dumps(results))
+    config = read(copy / "config.json")
+    del config["finished"]["finetune"]
+    (copy / "config.json").write_text(json.dumps(config))
+    ended = program("evaluate", f"--target={copy}", "--eval_steps=2", "--robust_limit=20")
+    assert ended.status == 0, ended.err
+    assert "pruned: the file is another one than was measured earlier" in ended.out
+    assert "WARNING: the run in" in ended.out and "has not finished finetune. Its model may change" in ended.out
+    new = read(copy / "results.json")
+    assert set(new["pruned"]["robust_accuracy"]) == {"pgd2"} and set(new["dense"]["robust_accuracy"]) == {
+        "pgd2",
+        "pgd3",
+    }
+    output = tmp_path / "all.json"
+    output.write_text(json.dumps({"dense": {**results["dense"], "sha256": "of another dense.keras"}}))
+    message = program("evaluate", f"--target={copy / 'dense.keras'}", f"--output={output}", "--test_limit=20").error
+    assert "holds figures of another file as 'dense'. Choose another --output." in message
+
+
 def test_what_an_evaluation_cannot_use_is_refused(program, copy, tmp_path):
     before = contents(copy)
     assert "Unknown attack 'deepfool'" in program("evaluate", f"--target={copy}", "--attacks=deepfool").error

@@ -28,17 +28,15 @@ def merge(earlier: Figures, newer: Figures, norm: str, eps: float) -> Figures:
         entries[name] = [*others, entry]
     own = {name: best for name, found in entries.items() if (best := most_images(found, norm, eps))}
     counts = [entry["n"] for entry in own.values()]
-    untold = set(earlier.get("robust_accuracy", {})) - set(own)  # of a results.json that knew no entries
+    # Of a results.json that knew no entries.
+    untold = {name: share for name, share in earlier.get("robust_accuracy", {}).items() if name not in entries}
     if untold and earlier.get("n_robust"):
         counts.append(earlier["n_robust"])
     return {
         # The curves have their place at the end: who measures the same again gets the same file.
         **{key: value for key, value in earlier.items() if key not in (*newer, "security_curve")},
         **newer,
-        "robust_accuracy": {
-            **earlier.get("robust_accuracy", {}),
-            **{name: entry["robust_accuracy"] for name, entry in own.items()},
-        },
+        "robust_accuracy": {**untold, **{name: entry["robust_accuracy"] for name, entry in own.items()}},
         "n_robust": min(counts, default=0),
         "attacks": entries,
         "security_curve": _curves(entries, norm, newer["natural_accuracy"]),
@@ -55,7 +53,7 @@ def _curves(entries: dict[str, list[Figures]], norm: str, natural: float) -> dic
     curves = {}
     for name, found in entries.items():
         mine = [entry for entry in found if entry["norm"] == norm]
-        points = {0.0: natural}
+        points: dict[float, float] = {}
         for entry in mine:
             curve = entry.get("curve", {"eps": [], "robust_accuracy": []})
             points.update(zip(curve["eps"], curve["robust_accuracy"]))
@@ -63,6 +61,7 @@ def _curves(entries: dict[str, list[Figures]], norm: str, natural: float) -> dic
             best = most_images(mine, norm, radius)
             if best:
                 points[radius] = best["robust_accuracy"]
+        points[0.0] = natural  # on all images; a curve has that of the attacked ones
         if len(points) > 2:
             radii = sorted(points)
             curves[name] = {"norm": norm, "eps": radii, "robust_accuracy": [points[radius] for radius in radii]}

@@ -93,9 +93,9 @@ def split_arrays(name: str, train: Labelled, test: Labelled, class_names: tuple[
     if len(cut) == 0:
         raise HarpError(f"Data set '{name}' has one training image per class; validation needs images too.")
     num_train, num_validation = cuts.counts(len(kept), len(cut))
-    kept = _subset(kept, num_train, cuts.seed)
-    cut = _subset(cut, num_validation, cuts.seed)
-    chosen = _subset(np.arange(len(test[1])), cuts.test_limit, FIXED_SEED)
+    kept = _mixed(_subset(kept, num_train, cuts.seed), labels)
+    cut = _mixed(_subset(cut, num_validation, cuts.seed), labels)
+    chosen = _mixed(_subset(np.arange(len(test[1])), cuts.test_limit, FIXED_SEED), test[1])
     shift = images.shape[1:] == (32, 32, 3)
     return DataSplits(
         name=name,
@@ -147,6 +147,13 @@ def _subset(indices: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     if limit is None or limit >= len(indices):
         return indices
     return np.sort(np.random.default_rng(seed).permutation(indices)[:limit])
+
+
+def _mixed(indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """In an order by lot where they come class by class: whoever takes the first ones wants images of all classes."""
+    classes = labels[indices]
+    blocks = 1 + np.count_nonzero(np.diff(classes))
+    return np.random.default_rng(FIXED_SEED).permutation(indices) if blocks == len(np.unique(classes)) else indices
 
 
 def _check(name: str, train, test, class_names) -> None:

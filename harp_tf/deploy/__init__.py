@@ -6,7 +6,7 @@ from harp_tf.deploy.bench import Latency, latency, litert_benchmark
 from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.export import ExportReport, export_tflite
 from harp_tf.deploy.inspect import KernelCount, file_sizes, kernel_nonzeros, memory_bytes
-from harp_tf.deploy.kit import write_kit
+from harp_tf.deploy.kit import check_kit, write_kit
 from harp_tf.deploy.quantize import WEIGHT_TYPES, quantize_weights
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.deploy.sparse import sparsify
@@ -25,6 +25,7 @@ __all__ = [
     "Variant",
     "Verification",
     "arm_sparse_report",
+    "check_kit",
     "export_tflite",
     "export_variants",
     "file_sizes",

@@ -146,6 +146,10 @@ def write_stored(
 
 def calibration_images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
     """The first 256 images of an array, or of a dataset of batches of images or of (images, labels)."""
+    if isinstance(calibration, (list, tuple)):  # of batches, it would become an array with one dimension too many
+        raise HarpError(
+            f"Expected calibration images as an array or a tf.data.Dataset, received a {type(calibration).__name__}."
+        )
     if not isinstance(calibration, tf.data.Dataset):
         return np.asarray(calibration, np.float32)[:_CALIBRATION_IMAGES]
     batches: list[np.ndarray] = []

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import tempfile
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,39 @@ import tensorflow as tf
 from harp_tf.deploy import kit_check
 from harp_tf.deploy.metadata import LABELS
 from harp_tf.deploy.runtime import TFLiteClassifier
-from harp_tf.deploy.variants import FORMS, Trial, Variant, export_variants
-from harp_tf.files import write_json
+from harp_tf.deploy.variants import FORMS, Trial, Variant, export_variants, require_forms
+from harp_tf.files import temporary_name, write_json
 from harp_tf.types import HarpError
 
 _GOLDEN_IMAGES = 8
 # How far logits may be from those recorded here: rounding differs between processors, and int8 may flip a step.
 _TOLERANCE = {None: 1e-3, "float16": 1e-3, "int8_weights": 1e-3, "int8": 0.1}
+
+
+def check_kit(model: keras.Model, folder: Path, class_names: Sequence[str], forms: Sequence[str]) -> None:
+    """Refuses what `write_kit` cannot make, before anything of it is made.
+
+    Args:
+        model: the model of the kit.
+        folder: where it is to be.
+        class_names: one name per class.
+        forms: names from `FORMS`.
+
+    Raises:
+        HarpError: see `write_kit`.
+    """
+    require_forms(forms)
+    is_kit = all((folder / name).is_file() for name in ("spec.json", "check.py", LABELS))
+    if folder.exists() and not is_kit and (not folder.is_dir() or any(folder.iterdir())):
+        raise HarpError(f"Expected a new folder or an earlier phone kit to replace, received {str(folder)!r}.")
+    if not folder.parent.is_dir():
+        raise HarpError(f"Expected to write into an existing folder, received {str(folder)!r}. Create its parent.")
+    shape = [1, *model.inputs[0].shape[1:]]
+    if None in shape or len(class_names) != model.outputs[0].shape[-1]:
+        raise HarpError(
+            f"A phone kit needs a fixed image size and one name per class, received the input shape {shape} and "
+            f"{len(class_names)} names for {model.outputs[0].shape[-1]} classes."
+        )
 
 
 def write_kit(
@@ -60,18 +85,10 @@ def write_kit(
         HarpError: if the folder is something else than a kit, or a file does not pass its checks.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / "spec.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise HarpError(f"Expected a new folder or an earlier phone kit to replace, received {str(folder)!r}.")
-    if not folder.parent.is_dir():
-        raise HarpError(f"Expected to write into an existing folder, received {str(folder)!r}. Create its parent.")
+    check_kit(model, folder, class_names, forms)
     shape = [1, *model.inputs[0].shape[1:]]
-    if None in shape or len(class_names) != model.outputs[0].shape[-1]:
-        raise HarpError(
-            f"A phone kit needs a fixed image size and one name per class, received the input shape {shape} and "
-            f"{len(class_names)} names for {model.outputs[0].shape[-1]} classes."
-        )
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        work = Path(temporary) / "kit"
+    work = temporary_name(folder)
+    try:
         (work / "golden").mkdir(parents=True)
         variants = export_variants(
             model,
@@ -104,6 +121,8 @@ def write_kit(
         if folder.exists():
             shutil.rmtree(folder)
         work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return [_moved(variant, folder) for variant in variants]
 
 

@@ -77,6 +77,14 @@ class Trial:
     accuracy: Callable[[Callable[[np.ndarray], np.ndarray]], float]
 
 
+def require_forms(names: Sequence[str]) -> None:
+    """Raises a HarpError unless these are names of `FORMS`, and at least one."""
+    if not names or not set(names) <= set(FORMS):
+        raise HarpError(
+            f"Choose some of the forms {', '.join(FORMS)}; received {', '.join(map(repr, names)) or 'none'}."
+        )
+
+
 def export_variants(
     model: keras.Model,
     folder: Path,
@@ -109,12 +117,9 @@ def export_variants(
     Raises:
         HarpError: if a form is unknown, or a file does not pass its checks.
     """
-    unknown = [name for name in names if name not in FORMS]
-    if unknown or not image_sets:
-        raise HarpError(
-            f"Forms are {', '.join(FORMS)}, to be measured on at least one set of images; received "
-            f"{', '.join(map(repr, names))} and {len(image_sets)} sets."
-        )
+    require_forms(names)
+    if not image_sets:
+        raise HarpError("Forms are measured on at least one set of images, received none.")
     first = next(iter(image_sets))
     all_images = image_sets[first][0]
     wanted = model.predict(all_images, batch_size=_KERAS_BATCH, verbose=0)

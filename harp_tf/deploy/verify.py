@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from harp_tf.deploy.flatbuffer import Source, operator_name, read_bytes, read_model
 from harp_tf.deploy.inspect import KernelCount, kernel_nonzeros
@@ -141,12 +142,13 @@ def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     )
     if not fits or len(images) == 0:
         raise HarpError(f"Expected images of shape [n >= 1, *{list(wanted)}], received {list(images.shape)}.")
-    logits = np.concatenate(
-        [
-            keras.ops.convert_to_numpy(model(images[start : start + _KERAS_BATCH], training=False))
-            for start in range(0, len(images), _KERAS_BATCH)
-        ]
-    )
+    with tf.device("CPU:0"):  # as the file: by default some GPUs multiply float32 with the precision of ten bits
+        logits = np.concatenate(
+            [
+                keras.ops.convert_to_numpy(model(images[start : start + _KERAS_BATCH], training=False))
+                for start in range(0, len(images), _KERAS_BATCH)
+            ]
+        )
     if not np.all(np.isfinite(logits)):
         raise HarpError("Expected finite Keras logits, received NaN or infinity. Check the model's weights.")
     return logits

@@ -139,7 +139,7 @@ class ChannelFlow:
         if len(inputs) != 1 or any(kernel.input_axis is None for kernel in kernels_of(type(layer))):
             return None
         if rides(layer):
-            if layer.depth_multiplier != 1 or not _is_elementwise(layer):
+            if getattr(layer, "depth_multiplier", None) != 1 or not _is_elementwise(layer):
                 return None
             if prunable:
                 self._read(call.path, inputs[0])

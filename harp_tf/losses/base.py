@@ -66,7 +66,9 @@ def aimed(attack: Any, loss: RobustLoss, **settings: str) -> Any:
     """
     try:
         return dataclasses.replace(attack, **settings)
-    except TypeError as error:
+    except HarpError:
+        raise
+    except (TypeError, ValueError) as error:  # no such field, or one that the attack sets itself
         raise HarpError(
             f"{type(loss).__name__} sets {' and '.join(settings)} of the attack that it trains against, which "
             f"{type(attack).__name__} does not have. Use harp_tf.attacks.PGD."

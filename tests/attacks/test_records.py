@@ -60,6 +60,13 @@ def test_figures_of_earlier_versions_are_kept():
     assert found["n_robust"] == 500 and found["file_bytes"] == 7
 
 
+def test_a_figure_at_another_radius_is_no_headline_of_a_later_one():
+    other = merge({}, figures(pgd20=entry(0.6, eps=0.03)), "linf", 0.03)
+    found = merge(other, figures(square=entry(0.3)), "linf", 0.1)
+    assert found["robust_accuracy"] == {"square": 0.3}
+    assert [e["eps"] for e in found["attacks"]["pgd20"]] == [0.03]
+
+
 def test_merging_changes_none_of_its_arguments():
     earlier = merge({}, figures(pgd20=entry(0.7)), "linf", 0.1)
     before = repr(earlier)
@@ -83,7 +90,8 @@ def test_the_curve_has_all_radii_of_the_norm_and_begins_at_the_natural_accuracy(
 def test_an_attack_that_finds_distances_gives_its_own_curve():
     curve = {"eps": [0.0, 0.1, 0.2], "robust_accuracy": [0.88, 0.7, 0.2]}
     found = joined(figures(fmn=entry(0.7, curve=curve)))
-    assert found["security_curve"]["fmn"] == {"norm": "linf", **curve}
+    # On the attacked images; what is right without an attack is known of all.
+    assert found["security_curve"]["fmn"] == {**curve, "norm": "linf", "robust_accuracy": [0.9, 0.7, 0.2]}
 
 
 @pytest.mark.parametrize("earlier", [{}, {"robust_accuracy": {}}])

@@ -1,5 +1,7 @@
 """Whole models: the same outputs, fewer channels."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -190,6 +192,22 @@ def test_a_change_of_the_outputs_is_refused(monkeypatch, random_model):
     dense.kernel.assign(dense.kernel * [1, 0, 1, 1])
     with pytest.raises(HarpError, match="must not"):
         compact(model)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_outputs_that_are_no_numbers_are_refused():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.Dense(3)])
+    model.layers[-1].bias.assign([np.nan, 0, 0])
+    with pytest.raises(HarpError, match="must not"):
+        compact(model)
+
+
+def test_models_of_whole_numbers_are_compared_on_more_than_zeros():
+    both = [
+        keras.Sequential([keras.Input((4,), dtype="uint8"), layers.Rescaling(1 / 255), layers.Dense(3, use_bias=False)])
+        for _ in range(2)
+    ]
+    assert importlib.import_module("harp_tf.compaction.compact")._difference(*both) > 0.1
 
 
 def test_the_table_names_what_was_done(capsys):

@@ -183,6 +183,23 @@ def test_the_seed_keys_the_validation_split_and_leaves_the_test_images_alone():
     assert numbers(split(seed=1, test_limit=7).test) == numbers(split(seed=2, test_limit=7).test)
 
 
+def test_what_comes_class_by_class_is_mixed():
+    images, labels = np.zeros((60, 4, 4, 1), np.uint8), np.repeat(np.arange(3), 20)
+    images[..., 0] = np.arange(60)[:, np.newaxis, np.newaxis]
+    splits = split_arrays("sorted", (images, labels), (images, labels), tuple("abc"), Cuts(0, 0.2, None, None))
+    for split in (splits.train, splits.validation, splits.test):
+        found, classes = split.arrays()
+        assert set(classes[: len(classes) // 2]) == {0, 1, 2}
+        np.testing.assert_array_equal(np.rint(255 * found[:, 0, 0, 0]) // 20, classes)
+    again = split_arrays("sorted", (images, labels), (images, labels), tuple("abc"), Cuts(1, 0.2, None, None))
+    np.testing.assert_array_equal(splits.test.arrays()[0], again.test.arrays()[0])
+    order = np.random.default_rng(0).permutation(60)  # has an order of its own, and keeps it
+    given = split_arrays(
+        "mixed", (images, labels), (images[order], labels[order]), tuple("abc"), Cuts(0, 0.2, None, None)
+    )
+    np.testing.assert_array_equal(given.test.arrays()[1], labels[order])
+
+
 def test_limits():
     splits = split(train_limit=45, test_limit=7)
     assert (splits.train.num_examples, splits.validation.num_examples, splits.test.num_examples) == (45, 5, 7)

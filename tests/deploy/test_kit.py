@@ -25,7 +25,8 @@ def sets(small):
 
 def write(small, folder, sets, **changes):
     arguments = {"class_names": [f"class {i}" for i in range(10)], "forms": ["float32", "float16_sparse", "int8"]}
-    return write_kit(small.model, folder, image_sets=sets, calibration=sets["natural"][0], **{**arguments, **changes})
+    arguments |= {"calibration": sets["natural"][0], **changes}
+    return write_kit(small.model, folder, image_sets=sets, **arguments)
 
 
 @pytest.mark.slow
@@ -89,7 +90,7 @@ def test_nothing_is_left_of_a_kit_that_fails(small, sets, tmp_path, monkeypatch)
     ("changes", "message"),
     [
         ({"class_names": ["a", "b"]}, "one name per class, received .* 2 names for 10 classes"),
-        ({"forms": ["int4"]}, "Forms are float32, .*received 'int4'"),
+        ({"forms": ["int4"]}, "some of the forms float32, .*received 'int4'"),
     ],
 )
 def test_wrong_arguments_are_refused(small, sets, tmp_path, changes, message):
@@ -97,6 +98,18 @@ def test_wrong_arguments_are_refused(small, sets, tmp_path, changes, message):
         write(small, tmp_path / "kit", sets, **changes)
     with pytest.raises(HarpError, match="Create its parent"):
         write(small, tmp_path / "no" / "kit", sets)
+
+
+def test_a_folder_with_a_specification_of_something_else_stays(small, sets, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "spec.json").write_text("{}")
+    with pytest.raises(HarpError, match="an earlier phone kit to replace"):
+        write(small, tmp_path / "app", sets)
+    with pytest.raises(HarpError, match="some of the forms .*; received none"):
+        write(small, tmp_path / "kit", sets, forms=[])
+    with pytest.raises(HarpError, match="an array or a tf.data.Dataset, received a list"):
+        write(small, tmp_path / "kit", sets, calibration=[sets["natural"][0]], forms=["int8"])
+    assert [path.name for path in tmp_path.iterdir()] == ["app"]
 
 
 def test_a_trial_gets_every_file_and_is_a_column(small, sets, tmp_path):

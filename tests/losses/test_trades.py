@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harp_tf.attacks import PGD, Attack
+from harp_tf.attacks import CW, PGD, Attack
 from harp_tf.losses import Trades
 from harp_tf.types import HarpError
 
@@ -54,5 +54,7 @@ def test_an_attack_without_an_objective_is_refused():
         def perturb(self, logits, images, labels, seed, number):
             return images
 
+    with pytest.raises(HarpError, match="Trades sets objective and start .* which CW does not have. Use .*PGD"):
+        Trades().prepare_attack(CW(eps=0.1))
     with pytest.raises(HarpError, match="Trades sets objective and start .* which Other does not have"):
         Trades().prepare_attack(Other(eps=0.1))
