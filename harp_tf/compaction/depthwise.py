@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from harp_tf.compaction.analysis import Analysis
-from harp_tf.compaction.elementwise import activate, is_elementwise
+from harp_tf.compaction.elementwise import activate
 from harp_tf.compaction.linear import position_sums, reaches_padding, with_kernel
-from harp_tf.compaction.nodes import DEPTHWISE, Node
+from harp_tf.compaction.nodes import DEPTHWISE, Node, is_elementwise
 from harp_tf.compaction.rule import Rule
 from harp_tf.compaction.values import Value
 

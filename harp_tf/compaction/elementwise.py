@@ -7,18 +7,10 @@ import numpy as np
 from keras import layers
 
 from harp_tf.compaction.analysis import Analysis
-from harp_tf.compaction.nodes import Node, channels
+from harp_tf.compaction.nodes import Node, channels, is_elementwise
 from harp_tf.compaction.rule import Rule, call_on, smaller
 from harp_tf.compaction.values import Value
-from harp_tf.layers.channel_rules import ELEMENTWISE_ACTIVATIONS
 from harp_tf.layers.graph import Tensor
-
-_FUNCTIONS = frozenset(getattr(keras.activations, name) for name in ELEMENTWISE_ACTIVATIONS)
-
-
-def is_elementwise(activation: object) -> bool:
-    """Whether an activation function is one of Keras' own that treat every element by itself."""
-    return activation in _FUNCTIONS
 
 
 def activate(activation, values: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 from keras import layers
 
 from harp_tf.compaction.analysis import Analysis
-from harp_tf.compaction.elementwise import activate, is_elementwise
-from harp_tf.compaction.nodes import LINEAR, Node, is_transposed, swap_transposed
+from harp_tf.compaction.elementwise import activate
+from harp_tf.compaction.nodes import LINEAR, Node, is_elementwise, is_transposed, swap_transposed
 from harp_tf.compaction.rule import Rule, smaller
 from harp_tf.compaction.values import Value
 

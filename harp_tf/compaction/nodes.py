@@ -9,9 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from harp_tf.layers.channel_rules import ELEMENTWISE_ACTIVATIONS
 from harp_tf.layers.graph import Call, Graph, Tensor
 from harp_tf.layers.registry import TRANSPOSED
 
+_FUNCTIONS = frozenset(getattr(keras.activations, name) for name in ELEMENTWISE_ACTIVATIONS)
 _SEPARABLE = {
     keras.layers.SeparableConv1D: (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),
     keras.layers.SeparableConv2D: (keras.layers.DepthwiseConv2D, keras.layers.Conv2D),
@@ -74,7 +76,7 @@ def nodes_of(graph: Graph) -> list[Node]:
         shared = uses[id(operation)] > 1 and bool(getattr(operation, "weights", None))
         name = names.of(call, shared)
         node = Node(name, operation, call.args, call.kwargs, call.outputs, shared)
-        if type(operation) in _SEPARABLE and not shared and len(node.inputs) == 1:
+        if _is_two(operation) and not shared and len(node.inputs) == 1:
             nodes += _split(node, fresh, names)
             fresh += 1
         elif type(operation) in (*LINEAR, *DEPTHWISE) and getattr(operation, "quantization_mode", None) is None:
@@ -84,6 +86,20 @@ def nodes_of(graph: Graph) -> list[Node]:
         else:
             nodes.append(node)
     return nodes
+
+
+def is_elementwise(activation: object) -> bool:
+    """Whether an activation function is one of Keras' own that treat every element by itself."""
+    return activation in _FUNCTIONS
+
+
+def _is_two(operation: keras.Operation) -> bool:
+    """Whether a layer is taken as a depthwise and a pointwise one, for both of which there is a rule."""
+    return (
+        type(operation) in _SEPARABLE
+        and is_elementwise(operation.activation)
+        and operation.data_format == "channels_last"
+    )
 
 
 def swap_transposed(operation: keras.Operation, kernel: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from harp_tf.compaction import compact_with_report
 from tests.compaction.conftest import kill
 
 
@@ -55,3 +56,11 @@ def test_a_separable_convolution_becomes_its_two_parts(rank, checked):
     separable.bias.assign(np.linspace(0.1, 1, 8))
     _, counts = checked(model)
     assert counts == {"first": 4, "s_depthwise": 8, "s_pointwise": 7, "d": 4}
+
+
+def test_a_separable_convolution_that_mixes_its_channels_is_left_alone(same_outputs):
+    mixing = layers.SeparableConv2D(4, 3, activation="softmax", name="mixing")
+    model = keras.Sequential([keras.Input((6, 6, 2)), mixing, layers.Flatten(), layers.Dense(3)])
+    small, report = compact_with_report(model)
+    assert "mixing" in report.left_alone
+    same_outputs(model, small)
