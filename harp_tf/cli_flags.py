@@ -107,6 +107,8 @@ def settings_for_target(stage: str, suffixes: tuple[str, ...] = (".keras",)) -> 
     # What the run did with its own directory is not to be done again: --restart would remove what is looked at.
     # Nor are modules imported that only a file names: a run directory may be somebody else's.
     stored.pop("import_modules", None)
+    if "eps" in given and stored.get("eps") and stored.get("eval_step_size") is not None:
+        stored["eval_step_size"] *= given["eps"] / stored["eps"]  # the step belongs to the radius it was chosen for
     fixed = {"stages": (stage,), "run_dir": str(target), "init_from": None, "restart": False}
     return RunConfig(**{**stored, **given, **fixed})
 

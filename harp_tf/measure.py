@@ -152,10 +152,9 @@ class Measurement:
         chosen_radii = radii(c)
         for place, eps in enumerate(chosen_radii):
             chosen = attacks_at(eps)
-            if place:  # what looks for the nearest images has given its whole curve at the first radius
-                chosen = {
-                    name: attack for name, attack in chosen.items() if not isinstance(attack, attacks.MinimumNorm)
-                }
+            if place:  # what looks for the nearest images has given a whole curve of the model that it attacks
+                known = [name for name in chosen if all(_on_curve(figures, name, eps) for figures in found.values())]
+                chosen = {name: attack for name, attack in chosen.items() if name not in known}
             if not chosen:
                 continue
             title = model if len(chosen_radii) == 1 else f"{model}, eps {eps:.3g}"
@@ -230,6 +229,12 @@ class Measurement:
                 report.write_examples(
                     self._pictures, **kept, class_names=self.data.class_names, title=f"{attack} on {model}"
                 )
+
+
+def _on_curve(figures: dict, attack: str, eps: float) -> bool:
+    """Whether the robust accuracy at a radius is known from the curve of an attack."""
+    entries = figures.get("attacks", {}).get(attack, [])
+    return any(np.isclose(eps, radius) for entry in entries for radius in entry.get("curve", {"eps": []})["eps"])
 
 
 def check_radii(config: RunConfig) -> None:

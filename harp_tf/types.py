@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 import re
+from collections.abc import Sequence
 from typing import TypeGuard
 
 
@@ -159,3 +160,10 @@ def require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises a HarpError unless `value` is one of `choices`."""
     if value not in choices:
         raise HarpError(f"{what} must be one of {', '.join(choices)}, received {value!r}.")
+
+
+def require_class_names(names: Sequence[str]) -> None:
+    """Raises a HarpError unless these are different texts that fit on a line: labels.txt has one a line."""
+    wrong = [name for name in names if not name.strip() or not name.isprintable()]
+    if wrong or len(set(names)) != len(names):
+        raise HarpError(f"class_names must be different printable texts, received {', '.join(map(repr, names))}.")

@@ -10,6 +10,7 @@ from absl import flags
 
 from harp_tf import cli_flags
 from harp_tf.config import RunConfig, setting_range
+from harp_tf.run_record import RunRecord
 from harp_tf.types import HarpError
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
@@ -306,3 +307,14 @@ def test_null_bytes_in_a_flagfile(refused, tmp_path):
     assert "run_dir must be a text without null bytes" in refused(f"--flagfile={tmp_path / 'a'}")
     (tmp_path / "b").write_bytes(b"--flagfile=a\0b\n")
     assert "null byte" in refused(f"--flagfile={tmp_path / 'b'}")
+
+
+@pytest.mark.parametrize(
+    ("given", "step"), [([], 0.02), (["--eps=0.2"], 0.04), (["--eps=0.2", "--eval_step_size=0.01"], 0.01)]
+)
+def test_another_radius_has_a_step_of_its_size(fresh_flags, tmp_path, given, step):
+    RunRecord.of(RunConfig(run_dir=str(tmp_path), eps=0.1, eval_step_size=0.02), {}).write({})
+    cli_flags.define_settings()
+    cli_flags.define_target()
+    flags.FLAGS(["evaluate", f"--target={tmp_path}", *given])
+    assert cli_flags.settings_for_target("evaluate").eval_step_size == pytest.approx(step)

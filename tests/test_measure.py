@@ -6,7 +6,7 @@ import pytest
 
 from harp_tf import data
 from harp_tf.config import RunConfig
-from harp_tf.measure import Measurement, final_attacks, radii
+from harp_tf.measure import Measurement, _on_curve, final_attacks, radii
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,13 @@ from harp_tf.measure import Measurement, final_attacks, radii
 )
 def test_radii(listed, expected):
     assert radii(RunConfig(eps=0.1, eps_list=listed)) == expected
+
+
+def test_which_radii_a_curve_tells_of():
+    curve = {"eps": [0.0, 0.05, 0.1], "robust_accuracy": [1.0, 0.9, 0.7]}
+    figures = {"attacks": {"fmn": [{"eps": 0.05}, {"eps": 0.05, "curve": curve}], "pgd20": [{"eps": 0.1}]}}
+    assert _on_curve(figures, "fmn", 0.1) and not _on_curve(figures, "fmn", 0.2)
+    assert not _on_curve(figures, "pgd20", 0.1) and not _on_curve({}, "fmn", 0.1)
 
 
 def test_the_attack_of_an_evaluation_unless_others_are_named():

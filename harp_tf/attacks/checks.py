@@ -22,7 +22,7 @@ from harp_tf.losses.terms import cross_entropy
 
 SAMPLES = 64
 """So many images are looked at: enough to see what is wrong with a model, few enough to cost seconds."""
-NO_GRADIENT, NAN_GRADIENTS = "no_gradient", "nan_gradients"
+NO_GRADIENT, NAN_GRADIENTS, BLACK_BOX = "no_gradient", "nan_gradients", "black_box_beats_white_box"
 _PASSES = 3
 _WIDEST = 0.05  # half the width of a confidence interval, from which on a figure says little
 FEW, MUCH = 0.002, 0.02
@@ -96,7 +96,7 @@ def black_box_beats_white_box(before: int, after: int, total: int, share: float)
         return []
     return [
         Finding(
-            "black_box_beats_white_box",
+            BLACK_BOX,
             f"Square, which sees no gradient, fooled the network on {before - after} of the {before} images that the "
             "gradient attacks left standing: those are too weak, or the network masks its gradients. What gradient "
             "attacks say is too high by as much, and what stands after Square may still fall: run autoattack, Square "

@@ -121,7 +121,7 @@ def evaluate(
     if not records or findings is None:
         raise HarpError("Expected at least one batch of images to evaluate, received none.")
     here = [*findings]
-    if check:
+    if check and not any(isinstance(attack, Square) for attack in attacks.values()):
         here += _probe(logits, *first, attacks, records[0], attacked, predictors[attacked], seed, num_classes)
     return Evaluation(
         {
@@ -230,8 +230,9 @@ def _probe(
     seed: int,
     num_classes: int,
 ) -> list[Finding]:
-    """A short Square on what the gradient attacks left standing in the first batch, if no attack is a Square."""
-    if not attacks or not record["attacked"] or any(map(figures.sees_no_gradient, attacks.values())):
+    """A short Square on what attacks by gradients alone left standing in the first batch, if no attack is a Square."""
+    attacks = {name: attack for name, attack in attacks.items() if not figures.sees_no_gradient(attack)}
+    if not attacks or not record["attacked"]:
         return []
     standing = np.all([record[f"standing/{name}/{attacked}"] for name in attacks], axis=0)
     rows = np.flatnonzero(standing)[: checks.SAMPLES]

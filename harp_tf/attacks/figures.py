@@ -51,7 +51,9 @@ def of_predictor(
     for attack, settings in attacks.items() if attacked else ():
         standing = joined(records, f"standing/{attack}/{name}", bool)
         found = accuracies(labels[:attacked], standing, num_classes)
-        own = [*findings, *checks.too_few(int(standing.sum()), attacked)]
+        # What a short Square fools says nothing against an attack that has a longer one itself.
+        own = [f for f in findings if f.check != checks.BLACK_BOX or not sees_no_gradient(settings)]
+        own += checks.too_few(int(standing.sum()), attacked)
         own += _beaten_by_square(attack, standing, attacks, records, name, attacked)
         entry = {
             "norm": settings.norm,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from harp_tf.data import digits, folder, idx, npz, tfds_source
 from harp_tf.data.memory import split_arrays
 from harp_tf.data.splits import Cuts, DataSplits
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, require_class_names
 
 
 def load(
@@ -64,11 +64,9 @@ def _load(spec: str, cuts: Cuts, download: bool, data_dir: str | None) -> DataSp
 
 
 def _check_names(class_names: Sequence[str], splits: DataSplits) -> None:
-    if len(class_names) != splits.num_classes or len(set(class_names)) != len(class_names):
+    if len(class_names) != splits.num_classes:
         raise HarpError(
-            f"class_names must be {splits.num_classes} different names, one per class of '{splits.name}' in the order "
-            f"of its labels; received {len(class_names)}: {', '.join(class_names)}."
+            f"class_names must be {splits.num_classes} names, one per class of '{splits.name}' in the order of its "
+            f"labels; received {len(class_names)}: {', '.join(class_names)}."
         )
-    for name in class_names:
-        if not name.strip() or not name.isprintable():  # labels.txt of a phone kit has one per line
-            raise HarpError(f"class_names must be printable texts, received {name!r}.")
+    require_class_names(class_names)

@@ -69,6 +69,12 @@ def latency(
     found = []
     for count in threads:
         classifiers = {name: TFLiteClassifier(source, num_threads=count) for name, source in files.items()}
+        for name, classifier in classifiers.items():
+            if min(classifier.image_shape) < 1:
+                raise HarpError(
+                    f"Timing needs images of one size, {name} takes {list(classifier.image_shape)}. Export a model "
+                    "that is built with a fixed size: keras.Input((height, width, channels))."
+                )
         images = {
             name: np.random.default_rng(0).random((1, *classifier.image_shape), np.float32)
             for name, classifier in classifiers.items()

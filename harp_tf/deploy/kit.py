@@ -15,7 +15,7 @@ from harp_tf.deploy.metadata import LABELS
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.deploy.variants import FORMS, Trial, Variant, export_variants, require_forms
 from harp_tf.files import temporary_name, write_json
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, require_class_names
 
 _GOLDEN_IMAGES = 8
 # How far logits may be from those recorded here: rounding differs between processors, and int8 may flip a step.
@@ -35,6 +35,7 @@ def check_kit(model: keras.Model, folder: Path, class_names: Sequence[str], form
         HarpError: see `write_kit`.
     """
     require_forms(forms)
+    require_class_names(class_names)
     is_kit = all((folder / name).is_file() for name in ("spec.json", "check.py", LABELS))
     if folder.exists() and not is_kit and (not folder.is_dir() or any(folder.iterdir())):
         raise HarpError(f"Expected a new folder or an earlier phone kit to replace, received {str(folder)!r}.")
@@ -185,7 +186,7 @@ def _readme(
         for v in variants
     ]
     if keras_accuracy:
-        percents = " | ".join(f"{100 * keras_accuracy[s]:.1f}" for s in sets)
+        percents = " | ".join(f"{100 * keras_accuracy[s]:.1f}" if s in keras_accuracy else "-" for s in sets)
         rows.insert(0, f"| the Keras model | | | | | | {percents} |")
     head = f"| file | weights | non-zero | bytes | gzip | in memory | {' | '.join(f'{s}, %' for s in sets)} |"
     count = int(np.prod(shape))

@@ -177,5 +177,12 @@ def test_a_square_beside_a_gradient_attack_is_compared_with_it():
     assert "black_box_beats_white_box" in found["pgd"][1] and "black_box_beats_white_box" not in found["square"][1]
 
 
+def test_beside_a_cascade_with_a_square_a_gradient_attack_is_probed_all_the_same():
+    pgd = PGD(eps=EPS, steps=5, start="clean")
+    parts = (("square", Square(eps=EPS, queries=200)), ("pgd", pgd))
+    found = evaluated(quantised, {"pgd": pgd, "both": Cascade(eps=EPS, parts=parts)})
+    assert "black_box_beats_white_box" in found["pgd"][1] and "black_box_beats_white_box" not in found["both"][1]
+
+
 def test_checks_can_be_left_out():
     assert evaluated(softmax, GRADIENT, check=False)["pgd5"][1] <= {"too_few_samples"}

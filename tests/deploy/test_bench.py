@@ -50,6 +50,12 @@ def test_a_file_that_it_cannot_run_has_no_time(tmp_path):
     assert litert_benchmark(path, runs=20) is None
 
 
+def test_an_open_image_size_is_refused():
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
+    with pytest.raises(HarpError, match="images of one size, it takes .*-1, -1, 3"):
+        latency({"it": to_tflite(model)})
+
+
 @pytest.mark.parametrize(("files", "runs"), [({}, 100), ({"a": b""}, 3)])
 def test_too_little_to_time_is_refused(files, runs):
     with pytest.raises(HarpError, match="Timing needs at least one file and 20 runs"):

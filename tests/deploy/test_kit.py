@@ -90,6 +90,7 @@ def test_nothing_is_left_of_a_kit_that_fails(small, sets, tmp_path, monkeypatch)
     ("changes", "message"),
     [
         ({"class_names": ["a", "b"]}, "one name per class, received .* 2 names for 10 classes"),
+        ({"class_names": ["a\nb", *"bcdefghij"]}, "different printable texts"),
         ({"forms": ["int4"]}, "some of the forms float32, .*received 'int4'"),
     ],
 )
@@ -120,7 +121,7 @@ def test_a_trial_gets_every_file_and_is_a_column(small, sets, tmp_path):
         return 0.25
 
     trials = {"square on the file": Trial("2 images, 7 queries", accuracy)}
-    keras = {"natural": 1.0, "wrong": 0.0, "square on the file": 0.5}
+    keras = {"natural": 1.0, "square on the file": 0.5}  # of "wrong" it is not known
     variants = write(small, tmp_path / "kit", sets, forms=["float32", "int8"], trials=trials, keras_accuracy=keras)
     assert [v.accuracy["square on the file"] for v in variants] == [0.25, 0.25]
     assert [logits.shape for logits in seen] == [(2, 10)] * 2 and not np.array_equal(*seen)
@@ -129,7 +130,7 @@ def test_a_trial_gets_every_file_and_is_a_column(small, sets, tmp_path):
     assert spec["models"]["int8"]["accuracy"]["square on the file"] == 0.25 and spec["keras_accuracy"] == keras
     readme = (tmp_path / "kit" / "README.md").read_text()
     assert "| natural, % | wrong, % | square on the file, % |" in readme and "2 images, 7 queries" in readme
-    assert "| the Keras model | | | | | | 100.0 | 0.0 | 50.0 |" in readme
+    assert "| the Keras model | | | | | | 100.0 | - | 50.0 |" in readme
 
 
 def test_a_file_that_errs_on_one_image_of_the_whole_set_is_removed(small, sets, tmp_path, monkeypatch):
