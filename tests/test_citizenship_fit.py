@@ -64,7 +64,9 @@ def test_early_stopping_that_restores_weights_keeps_the_promise(data):
 
 
 @pytest.mark.parametrize(
-    "first", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["KeepBest first", "KeepBest last"]
+    "first",
+    [pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)],
+    ids=["KeepBest first", "KeepBest last"],
 )
 def test_checkpoints_logs_and_plateaus(data, tmp_path, first):
     network = harp_tf.prune(classifier(), 0.9, verbose=False)

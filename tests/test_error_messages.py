@@ -217,6 +217,12 @@ def fit(x: object = None, y: object = None, network: object = None, **options):
     return trainer_of(network).fit(x, y, verbose=0, **options)
 
 
+def in_another_stage() -> None:
+    trainer = trainer_of(prune())
+    harp_tf.set_stage(trainer.network, "finetune")
+    trainer.fit(np.zeros((2, 6, 6, 3), np.float32), np.array([0, 1]), verbose=0)
+
+
 def with_ends(inputs: int, outputs: int) -> keras.Model:
     ends = [keras.Input((5,)) for _ in range(inputs)]
     merged = layers.Concatenate()(ends) if inputs > 1 else ends[0]
@@ -289,6 +295,7 @@ FIT: dict[str, Callable[[], object]] = {
     "no parts": lambda: trainer_of(accumulate=0),
     "a batch that does not divide": lambda: trainer_of(accumulate=3).train_on_batch(IMAGES, np.array([0, 1])),
     "no callback": lambda: fit(network=prune()),
+    "another stage than was compiled": in_another_stage,
     "gamma": lambda: harp_tf.StepwiseRegularization(0),
     "gamma of a dense network": lambda: fit(callbacks=[harp_tf.StepwiseRegularization()]),
     "KeepBest without validation": lambda: fit(callbacks=[harp_tf.KeepBest()]),

@@ -141,7 +141,7 @@ def test_results_have_their_schema(run_dir, results):
     for key, figures in results.items():
         assert set(figures) == {
             "natural_accuracy", "balanced_accuracy", "robust_accuracy", "n_test", "n_robust",
-            "sparsity", "nonzero", "parameters", "file_bytes", "gzip_bytes",
+            "sparsity", "nonzero", "parameters", "file_bytes", "gzip_bytes", "sha256",
             "ci95", "per_class", "right", "attacks", "security_curve",
         }  # fmt: skip
         assert set(figures["robust_accuracy"]) == set(figures["attacks"]) == {"pgd3"}
