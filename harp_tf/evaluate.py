@@ -1,12 +1,11 @@
 """python -m harp_tf.evaluate --target=RUN_DIR|MODEL.keras|MODEL.tflite: accuracy, clean and under attack."""
 
-import hashlib
 from pathlib import Path
 
 from absl import flags
 
 from harp_tf import cli_flags, layers, models, pipeline, report
-from harp_tf.files import write_json
+from harp_tf.files import checksum, write_json
 from harp_tf.measure import Figures, Measurement
 from harp_tf.reading import read_json
 from harp_tf.run_dir import TFLITE_FILES
@@ -29,7 +28,7 @@ def main() -> None:
     output = Path(flags.FLAGS.output) if flags.FLAGS.output is not None else None
     earlier = _earlier(output)
     known = earlier.get(target.stem, {}).get("sha256")
-    if known not in (None, hashlib.sha256(target.read_bytes()).hexdigest()):
+    if known not in (None, checksum(target)):
         raise HarpError(f"{output} holds figures of another file as {target.stem!r}. Choose another --output.")
     state = output.with_name(f"{output.name}.unfinished") if output is not None else None
     measurement = Measurement(config, run.data, earlier=earlier, state=state, save=save)

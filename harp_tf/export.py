@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -34,7 +34,7 @@ def main() -> None:
             _check_flags(target, (*_KIT_SETTINGS, "forms"), "a phone kit (--kit)")
             run.run()
         if flags.FLAGS.bench:
-            _bench(run.dir / "latency.json", dict(_files(run.dir, "*.tflite")))
+            _bench(run.dir / "latency.json", _files(run.dir, "*.tflite"))
             print(f"\nReport: {report.write_report(run.dir)}")
         if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
             _check_arm_sparse(_files(run.dir, "*sparse.tflite"))
@@ -49,8 +49,8 @@ def main() -> None:
     written = deploy.export_tflite(_shipped(model), path, sparse=flags.FLAGS.sparse, quantize=flags.FLAGS.quantize)
     print(pipeline.exported_line(written))
     if flags.FLAGS.bench:
-        both: dict[str, Path | bytes] = {"dense float32": deploy.to_tflite(model), path.name: path}
-        _bench(path.with_name(f"{path.stem}_latency.json"), both)
+        output = path.with_name(f"{path.stem}_latency.json")
+        _bench(output, {"dense float32": deploy.to_tflite(model), path.name: path})
     if flags.FLAGS.check_arm_sparse or flags.FLAGS.arm_sparse:
         _check_arm_sparse({path.name: path})
 
@@ -143,7 +143,7 @@ def _arrays(batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
 
 
-def _bench(output: Path, sources: dict[str, Path | bytes]) -> None:
+def _bench(output: Path, sources: Mapping[str, Path | bytes]) -> None:
     """Times the files one against another, prints the medians and writes them as JSON."""
     found = deploy.latency(sources)
     width = max(len(row.name) for row in found)

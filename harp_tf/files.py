@@ -1,6 +1,7 @@
 """Writing files that are either whole or not there, and that are the same for the same content."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -73,6 +74,12 @@ def temporary_name(path: Path) -> Path:
 
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+
+
+def checksum(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sizes(data: bytes) -> tuple[int, int]:

@@ -201,9 +201,7 @@ class Measurement:
             return None
         c = self.config
         identity = {
-            "models": {
-                str(name): hashlib.sha256(path.read_bytes()).hexdigest() for name, path in zip(predictors, sources)
-            },
+            "models": {str(name): files.checksum(path) for name, path in zip(predictors, sources)},
             "attacks": {name: attack.as_dict() for name, attack in chosen.items()},
             "data": [c.dataset, c.test_limit, self.data.test.num_examples],
             "robust_limit": c.robust_limit,
@@ -233,8 +231,8 @@ class Measurement:
 
 def _on_curve(figures: dict, attack: str, eps: float) -> bool:
     """Whether the robust accuracy at a radius is known from the curve of an attack."""
-    entries = figures.get("attacks", {}).get(attack, [])
-    return any(np.isclose(eps, radius) for entry in entries for radius in entry.get("curve", {"eps": []})["eps"])
+    newest = figures.get("attacks", {}).get(attack, [])[-1:]  # older ones may be of another norm, or of fewer images
+    return any(np.isclose(eps, radius) for entry in newest for radius in entry.get("curve", {"eps": []})["eps"])
 
 
 def check_radii(config: RunConfig) -> None:
@@ -295,10 +293,9 @@ def _open_tflite(path: Path) -> tuple[attacks.Predict, dict]:
 
 
 def _sizes(file: Path, parameters: int, nonzero: int) -> dict:
-    content = file.read_bytes()
-    file_bytes, gzip_bytes = files.sizes(content)
+    file_bytes, gzip_bytes = files.sizes(file.read_bytes())
     return {
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": files.checksum(file),
         "sparsity": 1.0 - nonzero / parameters if parameters else 0.0,
         "nonzero": nonzero,
         "parameters": parameters,

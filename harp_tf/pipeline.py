@@ -47,11 +47,13 @@ class Run:
         self._save_adversarial = save_adversarial
         self.directory = RunDirectory(config, say)
         self.dir = self.directory.path
-        if self.directory.trains() and "evaluate" in config.stages:
-            measure.check_radii(config)
-        if not self.directory.trains():
+        finished = []
+        if self.directory.trains():
+            if "evaluate" in config.stages:
+                measure.check_radii(config)
+            finished = self.directory.check()
+        else:
             self.directory.warn_of_unfinished()
-        finished = self.directory.check() if self.directory.trains() else []
         if "prune" in config.stages:
             # Read now: a file may be gone, or removed by --restart, when the stage begins.
             self._strategy = pruning.strategy_of(config)

@@ -1,13 +1,12 @@
 """config.json of a run directory: the settings, what they depend on, and which stages are finished."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from harp_tf.config import RunConfig
-from harp_tf.files import write_json
+from harp_tf.files import checksum, write_json
 from harp_tf.reading import read_json
 
 _FILE = "config.json"
@@ -97,8 +96,8 @@ class RunRecord:
         for number, stage in enumerate(done):
             # A file of several stages is what the last of them has made of it.
             later = [name for other in done[number + 1 :] for name in self.finished[other]]
-            for name, checksum in self.finished[stage].items():
-                if name not in later and name not in replaced and _checksum(self.folder / name) != checksum:
+            for name, recorded in self.finished[stage].items():
+                if name not in later and name not in replaced and _checksum(self.folder / name) != recorded:
                     say(f"{self.folder / name} is damaged or gone: the stage {stage} and what follows begin anew.")
                     first = stages.index(stage)
                     kept = {s: files for s, files in self.finished.items() if s not in stages[first:]}
@@ -108,8 +107,7 @@ class RunRecord:
 
 def _checksum(path: Path) -> str | None:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return checksum(path)
     except OSError:
         return None
 

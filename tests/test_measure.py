@@ -25,6 +25,8 @@ def test_radii(listed, expected):
 def test_which_radii_a_curve_tells_of():
     curve = {"eps": [0.0, 0.05, 0.1], "robust_accuracy": [1.0, 0.9, 0.7]}
     figures = {"attacks": {"fmn": [{"eps": 0.05}, {"eps": 0.05, "curve": curve}], "pgd20": [{"eps": 0.1}]}}
+    older = {"attacks": {"fmn": [*figures["attacks"]["fmn"], {"eps": 0.1}]}}
+    assert not _on_curve(older, "fmn", 0.1)
     assert _on_curve(figures, "fmn", 0.1) and not _on_curve(figures, "fmn", 0.2)
     assert not _on_curve(figures, "pgd20", 0.1) and not _on_curve({}, "fmn", 0.1)
 

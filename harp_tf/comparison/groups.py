@@ -22,9 +22,7 @@ def groups(cells: Sequence[dict]) -> list[dict]:
         passes by stage, which begin with those of the shared dense model, and seconds by stage.
     """
     by_key: dict[tuple, list[dict]] = {}
-    for cell in cells:
-        if "figures" not in cell:
-            continue
+    for cell in (cell for cell in cells if "figures" in cell):
         by_key.setdefault((cell["loss"], cell["sparsity"] or 0.0, cell["method"]), []).append(cell)
     dense = {loss: found[0] for (loss, _, method), found in by_key.items() if method == DENSE}
     order = sorted(by_key, key=lambda key: (key[0], key[1], _ORDER.index(key[2].partition("@")[0]), key[2]))

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harp_tf.files import remove_leftovers, sync_folder, temporary_name
+from harp_tf.files import checksum, remove_leftovers, sync_folder, temporary_name
 from harp_tf.reading import read_json
 from harp_tf.types import HarpError
 
@@ -170,13 +170,11 @@ def _write_arrays(path: Path, arrays: Arrays) -> dict[str, str]:
 
 def _write_manifest(folder: Path, position: Position, dtypes: dict[str, str]) -> None:
     path = folder / _ARRAYS
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     content = {
         "format": 1,
         **dataclasses.asdict(position),
         "dtypes": dtypes,
-        "files": {_ARRAYS: {"bytes": path.stat().st_size, "sha256": digest}},
+        "files": {_ARRAYS: {"bytes": path.stat().st_size, "sha256": checksum(path)}},
     }
     with open(folder / _MANIFEST, "x", encoding="utf-8") as file:
         json.dump({**content, "sha256": _digest(content)}, file, indent=2)
