@@ -118,7 +118,6 @@ class Run:
         if results:
             self.say("\n" + report.results_table(results))
             self.say(report.warnings(results))
-        report.write_plots(self.dir)
         self.say(f"\nReport: {report.write_report(self.dir)}")
         return results
 
@@ -229,9 +228,10 @@ class Run:
 
     def _dense_weights(self) -> int:
         """Weights in the kernels of the dense model, 0 if there is none."""
-        if not (self.dir / "dense.keras").exists():
+        path = self.dir / "dense.keras"
+        if not path.exists():
             return 0
-        return sum(weights for weights, _ in layers.kernel_nonzeros(self._plain("dense")).values())
+        return sum(weights for weights, _ in layers.kernel_nonzeros(models.load(path)).values())
 
     def export(self) -> None:
         """Writes model.tflite and model_sparse.tflite, each checked against its Keras model."""

@@ -15,7 +15,6 @@ from tests.runs import TINY_MODULE, WEIGHTS, read
 def stand_in(monkeypatch):
     made, init = StandIn(), comparison.Comparison.__init__
     monkeypatch.setattr(comparison.Comparison, "__init__", lambda *args, **others: init(*args, execute=made, **others))
-    monkeypatch.setattr(report, "write_comparison_plots", lambda directory: None)
     monkeypatch.setattr(report, "write_comparison", lambda directory: directory / "comparison.html")
     return made
 

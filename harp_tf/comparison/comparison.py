@@ -216,7 +216,6 @@ class Comparison:
 
     def _finish(self, failed: Sequence[str]) -> None:
         self.say("\n" + report.comparison_table(self.directory))
-        report.write_comparison_plots(self.directory)
         self.say(f"\nReport: {report.write_comparison(self.directory)}")
         for name in failed:
             self.say(f"FAILED {name}: {self._entries[name]['message']}")

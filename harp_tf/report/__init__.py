@@ -1,10 +1,9 @@
 """From a run directory to what a person reads: closing table, plots, one HTML page. Knows no TensorFlow."""
 
 from harp_tf.report import labels
-from harp_tf.report.comparison import comparison_table, write_comparison, write_comparison_plots
+from harp_tf.report.comparison import comparison_table, write_comparison
 from harp_tf.report.examples import write_examples
 from harp_tf.report.page import write_report
-from harp_tf.report.plots import write_plots
 from harp_tf.report.progress import Progress
 from harp_tf.report.table import results_table, verdict
 from harp_tf.report.warnings import warnings
@@ -17,8 +16,6 @@ __all__ = [
     "verdict",
     "warnings",
     "write_comparison",
-    "write_comparison_plots",
     "write_examples",
-    "write_plots",
     "write_report",
 ]

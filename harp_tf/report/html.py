@@ -63,9 +63,9 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{title}</h2>{''.join(parts)}</section>\n" if any(parts) else ""
 
 
-def drawn(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Figures as SVG elements, by name."""
-    return {name: theme.inline_svg(figure, name) for name, figure in figures.items()}
+def draw(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
+    """Writes figures as PNG and SVG into a folder and returns them as SVG elements, all by name."""
+    return {name: theme.inline_svg(svg, name) for name, svg in theme.save(figures, folder).items()}
 
 
 def figures(svgs: Mapping[str, str], captions: Mapping[str, str], *names: str) -> str:

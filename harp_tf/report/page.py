@@ -33,7 +33,7 @@ ARTEFACTS = {
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Writes `run_dir`/report.html, which needs no other file and no network.
+    """Writes `run_dir`/report.html, which needs no other file and no network, and its pictures into `run_dir`/plots.
 
     Args:
         run_dir: folder that `harp_tf.train` wrote; what a run has not reached yet is left out of the page.
@@ -50,7 +50,7 @@ def write_report(run_dir: str | Path) -> Path:
 
 def _page(run: Run) -> str:
     title = run.path.resolve().name
-    drawn = html.drawn(plots.figures(run))
+    drawn = html.draw(plots.figures(run), run.path / "plots")
 
     def shown(*names: str) -> str:
         return html.figures(drawn, CAPTIONS, *names)

@@ -1,7 +1,6 @@
 """The pictures of a run: what it reached, how it got there, and what HARP kept in each layer."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -10,23 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harp_tf.report import curves, labels, strategy, table, theme
 from harp_tf.report.axes import MARKED_EPOCHS, SMALL, epoch_axis, logged, percent_axis, target_line
-from harp_tf.report.run import Run, read_run
-
-
-def write_plots(run_dir: str | Path) -> list[Path]:
-    """Draws every picture that the run has data for, as PNG and SVG, into `run_dir`/plots.
-
-    Args:
-        run_dir: folder that `harp_tf.train` wrote, finished or not.
-
-    Returns:
-        The files written.
-
-    Raises:
-        HarpError: there is no such folder, or a file of it is not what it should be.
-    """
-    run = read_run(run_dir)
-    return theme.save(figures(run), run.path / "plots")
+from harp_tf.report.run import Run
 
 
 def figures(run: Run) -> dict[str, Figure]:

@@ -104,7 +104,6 @@ def stand_in():
 @pytest.fixture
 def undrawn(monkeypatch):
     """The pictures cost seconds."""
-    monkeypatch.setattr(report, "write_comparison_plots", lambda directory: None)
     monkeypatch.setattr(report, "write_comparison", lambda directory: directory / "comparison.html")
 
 

@@ -41,6 +41,7 @@ def test_a_phone_kit_of_the_compacted_model_with_latencies(run_dir, program):
     assert all(row["median_ms"] > 0 and row["litert_benchmark_ms"] is not None for row in rows)
     assert "threads  median ms" in ended.out
     assert "kit/int8.tflite" in (run_dir / "report.html").read_text()
+    assert {"latency.png", "latency.svg"} <= {path.name for path in (run_dir / "plots").iterdir()}
 
 
 def test_square_attacks_the_files_themselves(run_dir, program):

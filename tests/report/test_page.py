@@ -55,6 +55,7 @@ def read(run_dir):
 def test_the_page_stands_alone(run_dir):
     text, page = read(run_dir)
     assert page.tags.count("svg") == 8 and "script" not in page.tags and "link" not in page.tags
+    assert "var(--card)" in text and "#ffffff" not in text  # figures have the ground of the page
     assert all(reference.startswith("#") for reference in page.references)
     assert {reference[1:] for reference in page.references} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)

@@ -11,7 +11,10 @@ from harp_tf.report.comparison.standing import difference, headline, standings
 
 
 def write_comparison(directory: str | Path) -> Path:
-    """Writes comparison.html into the directory of a comparison; it needs no other file and no network.
+    """Writes comparison.html, which needs no other file and no network, and its pictures into plots/.
+
+    Args:
+        directory: that of a comparison.
 
     Returns:
         The page, written whole or not at all.
@@ -25,7 +28,7 @@ def write_comparison(directory: str | Path) -> Path:
 
 def _page(record: Record) -> str:
     figures, captions = plots.figures(record)
-    svgs = html.drawn(figures)
+    svgs = html.draw(figures, record.path / "plots")
 
     def shown(kind: str) -> str:
         return html.figures(svgs, captions, *(name for name in svgs if name.startswith(kind)))

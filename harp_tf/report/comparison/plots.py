@@ -2,7 +2,6 @@
 
 import math
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from harp_tf.report import labels, theme
 from harp_tf.report.comparison.layers import shares_by_layer
-from harp_tf.report.comparison.read import Record, read_comparison
+from harp_tf.report.comparison.read import Record
 
 _C = theme.LIGHT
 # Colours tell families of methods, dashes and markers their members.
@@ -42,19 +41,6 @@ def _style(method: str) -> tuple[str, str, str]:
     kind, at, _ = method.partition("@")
     colour, line, marker = STYLES.get(kind, _OTHER)
     return (colour, "-.", "v") if at else (colour, line, marker)
-
-
-def write_comparison_plots(directory: str | Path) -> list[Path]:
-    """Draws every picture of the comparison in a directory, as PNG and SVG, into its plots/.
-
-    Returns:
-        The files written.
-
-    Raises:
-        HarpError: if there is no record of a comparison.
-    """
-    record = read_comparison(directory)
-    return theme.save(figures(record)[0], record.path / "plots")
 
 
 def figures(record: Record) -> tuple[dict[str, Figure], dict[str, str]]:
