@@ -64,22 +64,25 @@ class Record:
         return list(dict.fromkeys(attack for group in self.groups for attack in group["robust"]))
 
     @property
-    def strongest(self) -> str | None:
-        """The attack that leaves least standing, on average over the groups that were measured with all attacks."""
-        whole = [g for g in self.groups if set(g["robust"]) == set(self.attacks)]
-        if not self.attacks or not whole:
-            return next(iter(self.attacks), None)
-        return min(self.attacks, key=lambda attack: sum(g["robust"][attack]["mean"] for g in whole))
-
-    @property
     def ranking(self) -> list[str]:
-        """The attacks to rank by: the one that most groups were measured with, and the strongest, often the same."""
-        strongest = self.strongest
-        if strongest is None:
-            return []
+        """The attacks to rank by: the one that most groups were measured with, and the same of those that are stronger.
+
+        Of two that equally many groups were measured with it is the stronger one: it leaves less standing, on average
+        over the groups that were measured with both.
+        """
         counts = Counter(attack for group in self.groups for attack in group["robust"])
-        widest = max(self.attacks, key=lambda attack: (counts[attack], attack == strongest))
-        return list(dict.fromkeys((widest, strongest)))
+        if not counts:
+            return []
+        widest = [attack for attack in self.attacks if counts[attack] == max(counts.values())]
+        first = min(widest, key=lambda attack: self._excess(attack, widest[0]))
+        stronger = [attack for attack in self.attacks if self._excess(attack, first) < 0]
+        stronger.sort(key=lambda attack: (-counts[attack], self._excess(attack, first)))
+        return [first, *stronger[:1]]
+
+    def _excess(self, attack: str, other: str) -> float:
+        """How much more an attack leaves standing than another; 0 if no group was measured with both."""
+        both = [g["robust"] for g in self.groups if {attack, other} <= set(g["robust"])]
+        return sum(robust[attack]["mean"] - robust[other]["mean"] for robust in both) / max(len(both), 1)
 
 
 def read_comparison(directory: str | Path) -> Record:
