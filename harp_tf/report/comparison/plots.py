@@ -73,8 +73,8 @@ def figures(record: Record) -> tuple[dict[str, Figure], dict[str, str]]:
 
 
 def _curve(record: Record, loss: str, attack: str | None) -> Figure | None:
-    """An accuracy of every method over the sparsity; None with one sparsity."""
-    targets = record.targets(loss)
+    """An accuracy of every method over the sparsity; None where it was measured at one sparsity only."""
+    targets = [t for t in record.targets(loss) if any(_measured(g, attack) for g in record.pruned(loss, t))]
     if len(targets) < 2:
         return None
     figure = theme.figure(height=5.2)
@@ -111,18 +111,20 @@ def _curve(record: Record, loss: str, attack: str | None) -> Figure | None:
 
 
 def _standing(record: Record, loss: str, target: float) -> Figure | None:
-    """Natural and robust accuracy of every method at one sparsity, the most robust on top."""
-    groups, attack = record.pruned(loss, target), next(iter(record.ranking), None)
+    """Natural accuracy of every method and those it is ranked by, at one sparsity, the most robust on top."""
+    groups, first = record.pruned(loss, target), next(iter(record.ranking), None)
     if not groups:
         return None
-    groups = sorted(groups, key=lambda g: -(_measured(g, attack) or g["natural"])["mean"])
+    groups = sorted(groups, key=lambda g: -(_measured(g, first) or g["natural"])["mean"])
     figure = theme.figure(height=0.3 * len(groups) + 1.3)
     axes = figure.subplots()
     kinds: dict[str | None, tuple[str, str, str]] = {None: ("natural", _C["blue"], "o")}
-    if attack is not None:
-        kinds[attack] = (labels.attack(attack), _C["orange"], "s")
+    for attack, colour, marker in zip(record.ranking, (_C["orange"], _C["pink"]), "sD"):
+        kinds[attack] = (labels.attack(attack), colour, marker)
     for kind, (label, colour, marker) in kinds.items():
         rows = [(row, m) for row, g in enumerate(groups) if (m := _measured(g, kind)) is not None]
+        if not rows:
+            continue
         axes.errorbar(
             [100 * m["mean"] for _, m in rows], [row for row, _ in rows], xerr=[100 * m["se"] for _, m in rows],
             color=colour, linestyle="none", marker=marker, markersize=5, elinewidth=1.4, label=label,
