@@ -43,7 +43,7 @@ def write_examples(
     if images.shape[-1] != 3:
         rows = {name: pictures.mean(axis=-1) for name, pictures in rows.items()}
     with rc_context(theme.STYLE):
-        figure = Figure(figsize=(1.15 * max(count, 4), 4.4), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(1.15 * max(count, 4), 4.4), layout="constrained", facecolor=theme.GROUND)
         panels = figure.subplots(len(rows), count, squeeze=False)
         for (name, pictures), line in zip(rows.items(), panels):
             for column, (picture, axes) in enumerate(zip(pictures, line)):
