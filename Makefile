@@ -1,11 +1,12 @@
 # Every target sets itself up: it makes .venv on the first call and installs again only when a requirements file changed.
 #   make demo       the whole pipeline on real digits, offline, about 6 minutes on two cores
 #   make compare    all pruning methods side by side on the same digits, with a report; goes on where it was stopped
+#   make docs       the documentation as web pages in build/docs
 #   make test       the fast tests             make test-all   with the slow ones
 #   make test-arm   the exported files on emulated 64-bit ARM (Debian or Ubuntu on x86-64; the first call downloads)
 #   make lint       ruff and mypy              make clean      removes .venv and caches, never a run
 # Another Python: make demo PYTHON=/path/to/python3.12          More pytest options: make test ARGS="-k masks -x"
-.PHONY: demo compare test test-all test-arm lint clean
+.PHONY: demo compare docs test test-all test-arm lint clean
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c '$(SUPPORTED)' 2>/dev/null && echo $(p))))
@@ -23,6 +24,9 @@ demo: $(VENV)/run.stamp
 
 compare: $(VENV)/run.stamp
 	$(BIN)/python -m harp_tf.compare --flagfile=flags/compare_digits.flags $(ARGS)
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python tools/write_pages.py --output=build/docs
 
 # Two processes: most tests keep one core busy. A process takes 2 to 3 GB.
 test: $(VENV)/dev.stamp

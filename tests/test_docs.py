@@ -12,6 +12,9 @@ from absl import flags
 from harp_tf import cli_flags
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import write_pages  # noqa: E402
+
 PAGES = {str(path.relative_to(ROOT)): path for path in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]}
 RUN_WHOLE = [
     pytest.param("docs/tutorial.md", marks=pytest.mark.slow),
@@ -91,7 +94,7 @@ def test_a_command_is_legal(page, command, fresh_flags, monkeypatch):
 def anchors(path: Path) -> set[str]:
     """The anchors that the headings of a page get on the hosting sites."""
     titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return set(map(write_pages.anchor, titles))
 
 
 LINKS = [

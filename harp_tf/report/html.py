@@ -15,13 +15,14 @@ from harp_tf.report import theme
 from harp_tf.report.stylesheet import stylesheet
 
 
-def document(title: str, header: str, sections: Sequence[str]) -> str:
+def document(title: str, header: str, sections: Sequence[str], style: str = "") -> str:
     """A whole page that needs no other file.
 
     Args:
         title: plain text for the browser's tab.
         header: HTML of the page's head, with its <h1>.
         sections: HTML, see `section`.
+        style: CSS that this page has besides that of all pages.
     """
     return f"""<!doctype html>
 <html lang="en">
@@ -30,7 +31,7 @@ def document(title: str, header: str, sections: Sequence[str]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)} · HARP</title>
-<style>{stylesheet()}</style>
+<style>{stylesheet()}{style}</style>
 </head>
 <body>
 <main>
