@@ -1,5 +1,6 @@
 """One look for plots and page: colours that colour-blind readers can tell apart, on light and dark ground."""
 
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,24 +82,33 @@ def save(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
         with rc_context(STYLE):
             drawn.savefig(folder / f"{name}.png", dpi=220)
             drawn.set_layout_engine("none")  # everything has its place now, and finding it takes half the time
-            drawn.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        svgs[name] = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        svgs[name] = svg(drawn)
+        (folder / f"{name}.svg").write_text(svgs[name], encoding="utf-8")
     return svgs
 
 
-def inline_svg(svg: str, name: str) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as the text of an SVG file."""
+    text = io.StringIO()
+    with rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    # Where DejaVu is missing, the closest of the fonts that others have, instead of one with serifs.
+    return text.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+
+
+def inline_svg(text: str, name: str) -> str:
     """Makes a figure fit for the page: colours as CSS variables, ids that no other figure has.
 
     Args:
-        svg: one of `save`.
+        text: an SVG of `save`.
         name: prefix of its ids, unique on the page.
 
     Returns:
         An <svg> element.
     """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     for role, colour in {**LIGHT, "card": GROUND}.items():
-        svg = svg.replace(colour, f"var(--{role})")
-    return svg
+        text = text.replace(colour, f"var(--{role})")
+    return text

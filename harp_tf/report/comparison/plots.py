@@ -34,6 +34,8 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "dense_control": (_C["ink"], "--", "D"),
 }
 _OTHER = (_C["soft"], "-", "o")
+_SPAN = 30
+"""Points of accuracy that a curve over sparsity shows at most: one method that collapses would squeeze all others."""
 
 
 def _style(method: str) -> tuple[str, str, str]:
@@ -54,7 +56,10 @@ def figures(record: Record) -> tuple[dict[str, Figure], dict[str, str]]:
                 what = "Natural accuracy" if attack is None else f"Accuracy under {labels.attack(attack)}"
                 name = f"curve_{loss}_{attack or 'natural'}"
                 drawn[name] = _curve(record, loss, attack)
-                captions[name] = f"{what} over the sparsity; bars span one standard error to either side.{trained}"
+                captions[name] = (
+                    f"{what} over the sparsity; bars span one standard error to either side. A line that leaves the "
+                    f"picture ends more than {_SPAN} points below the best.{trained}"
+                )
             for target in record.targets(loss):
                 at = f"{100 * target:.10g}".replace(".", "_")
                 name = f"standing_{loss}_{at}"
@@ -102,6 +107,9 @@ def _curve(record: Record, loss: str, attack: str | None) -> Figure | None:
             axes.axhline(
                 100 * found["mean"], color=_C["ink"], linestyle=line, linewidth=1, label=labels.method(g["method"])
             )
+    lowest, highest = axes.dataLim.intervaly
+    if lowest < highest - _SPAN:
+        axes.set_ylim(highest - _SPAN, highest + 0.04 * _SPAN)
     axes.xaxis.set_major_locator(FixedLocator([-math.log10(1 - target) for target in targets]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{100 * (1 - 10**-place):.6g}"))
     axes.set_xlabel("sparsity, %")

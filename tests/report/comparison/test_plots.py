@@ -1,3 +1,5 @@
+import pytest
+
 from harp_tf.report import write_comparison
 from harp_tf.report.comparison.plots import figures
 from harp_tf.report.comparison.read import read_comparison
@@ -27,6 +29,19 @@ def test_curves_have_a_point_per_sparsity_and_an_error(compared):
     assert [round(y, 6) for y in line.get_ydata()] == [77.0, 77.0]
     (low, high), _ = ([y for _, y in segment] for segment in bars.get_segments())
     assert high - low > 2 * 100 * (0.77 * 0.23 / 10_000) ** 0.5 * 0.99
+
+
+def test_a_method_that_collapses_does_not_squeeze_the_others(compared, cells):
+    drawn, _ = figures(read_comparison(compared()))
+    (axes,) = drawn["curve_pgd_natural"].axes
+    assert axes.get_ylim()[1] - axes.get_ylim()[0] < 30  # all are close together
+    (one,) = [one for one in cells if one["method"] == "lwm" and one["sparsity"] == 0.97 and one["seed"] == 0]
+    one["figures"]["natural"]["accuracy"] = 0.1
+    drawn, captions = figures(read_comparison(compared(cells)))
+    (axes,) = drawn["curve_pgd_natural"].axes
+    highest = max(y for line in axes.lines for y in line.get_ydata())
+    assert axes.get_ylim() == (pytest.approx(highest - 30), pytest.approx(highest + 1.2))
+    assert "more than 30 points below" in captions["curve_pgd_natural"]
 
 
 def test_the_most_robust_stands_on_top(compared):
