@@ -9,7 +9,16 @@ from typing import Any
 
 from harp_tf.baselines import METHODS, Method
 from harp_tf.training.distribution import STRATEGIES
-from harp_tf.types import BUDGETS, GRANULARITIES, RATE_GRADIENTS, HarpError, PruningSpec, RateBound, require_choice
+from harp_tf.types import (
+    AUGMENTATIONS,
+    BUDGETS,
+    GRANULARITIES,
+    RATE_GRADIENTS,
+    HarpError,
+    PruningSpec,
+    RateBound,
+    require_choice,
+)
 
 STAGES = ("pretrain", "prune", "finetune", "export", "evaluate")
 
@@ -70,6 +79,12 @@ class RunConfig:
     validation_fraction: float = _setting(0.1, "Fraction of the training images held out for validation.", 0.001, 0.9)
     data_seed: int | None = _setting(
         None, "Seed of the cut into training and validation images; default: seed.", 0, 2**31 - 1
+    )
+    augment: str = _setting(
+        "auto",
+        "Random changes of training images that are in memory: shift by up to 4 pixels, mirror; auto: both for 32x32 "
+        "colour images, but no mirror for a dataset with svhn in its name.",
+        choices=AUGMENTATIONS,
     )
     train_limit: int | None = _setting(None, "Use at most so many training images.", 1)
     test_limit: int | None = _setting(None, "Use at most so many test images.", 1)

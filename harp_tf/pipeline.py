@@ -286,6 +286,7 @@ def load_data(config: RunConfig) -> data.DataSplits:
         download=config.download,
         data_dir=config.data_dir,
         class_names=config.class_names,
+        augment=config.augment,
     )
 
 

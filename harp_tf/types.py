@@ -20,6 +20,7 @@ PRUNE_MODES = ("harp", "score", "rate")
 BUDGETS = ("weights", "flops")
 RATE_GRADIENTS = ("sum", "marginal")
 STAGES = ("prune", "joint", "finetune")
+AUGMENTATIONS = ("auto", "none", "shift", "shift+mirror")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,6 +77,12 @@ def test_the_schedule_of_free_counts_its_replays(tiny, module_of_a_user):
     assert rates == pytest.approx([0.1 / 12, cosine(12), cosine(24), cosine(36)], rel=1e-4)
 
 
+def test_the_augmentation_reaches_the_data(tiny):
+    plain, shifted = (tiny(augment=how).data.train.training_batches(8, seed=0) for how in ("none", "shift"))
+    (images, _), (moved, _) = next(iter(plain)), next(iter(shifted))
+    assert not np.array_equal(images, moved)
+
+
 def test_settings_of_the_attacks(tiny):
     run = tiny(eps=0.2, norm="l2", attack_steps=4, eval_steps=7)
     assert (

@@ -46,11 +46,11 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
         steps_per_epoch: training batches in an epoch.
 
     Returns:
-        natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}; worst_class, the natural accuracy of
+        natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}, the latter with "warnings" as well,
+        the names of the checks that found something in this attack; worst_class, the natural accuracy of
         the class that is recognised least, which an average hides; weights, kept and sparsity;
         file_bytes and gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and
-        seconds; layers, by path {"weights", "kept"}; and warnings, the names of the checks of the attacks that found
-        something.
+        seconds; and layers, by path {"weights", "kept"}.
     """
     results = _read_object(cell.directory / "results.json")
     found, file = results[cell.key], results.get(TFLITE_KEYS[cell.key], {})
@@ -58,7 +58,12 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
     best = {attack: most_images(entries, c.norm, c.eps) for attack, entries in found.get("attacks", {}).items()}
     headline = {attack: entry for attack, entry in best.items() if entry is not None}
     robust = {
-        attack: {"accuracy": entry["robust_accuracy"], "images": entry["n"], **_answers(entry)}
+        attack: {
+            "accuracy": entry["robust_accuracy"],
+            "images": entry["n"],
+            **_answers(entry),
+            "warnings": sorted({check["check"] for check in entry["checks"]}),
+        }
         for attack, entry in headline.items()
     }
     stages = _stages(cell)
@@ -76,7 +81,6 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
         "passes": {stage: gradient_passes(c, len(seconds), steps_per_epoch) for stage, seconds in stages.items()},
         "seconds": {stage: round(sum(seconds.values()), 1) for stage, seconds in stages.items()},
         "layers": {path: {"weights": row["weights"], "kept": row["kept"]} for path, row in layers.items()},
-        "warnings": sorted({check["check"] for entry in headline.values() for check in entry["checks"]}),
     }
 
 

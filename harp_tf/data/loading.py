@@ -19,6 +19,7 @@ def load(
     download: bool = False,
     data_dir: str | None = None,
     class_names: Sequence[str] = (),
+    augment: str = "auto",
 ) -> DataSplits:
     """Loads an image classification data set and cuts a validation split from its training images.
 
@@ -33,6 +34,10 @@ def load(
         download: Whether TensorFlow Datasets may use the network.
         data_dir: Where TensorFlow Datasets keeps its data (default: its own).
         class_names: What to call classes 0, 1, ...; default: as the data set does, or by their numbers.
+        augment: What to do to training images that are held in memory: "none", "shift" (by up to 4 pixels) or
+            "shift+mirror" (half of them); "auto" shifts and mirrors 32x32 colour images and leaves others, but does
+            not mirror a set with "svhn" in its name. Streamed images are augmented if they vary in size; for them it
+            must be "auto".
 
     Returns:
         The splits, with images in [0, 1].
@@ -41,14 +46,14 @@ def load(
         HarpError: If there is no such data set, it is damaged or out of range, or there is not one name per
             class; says what to do.
     """
-    splits = _load(spec, Cuts(seed, validation_fraction, train_limit, test_limit), download, data_dir)
+    splits = _load(spec, Cuts(seed, validation_fraction, train_limit, test_limit), augment, download, data_dir)
     if not class_names:
         return splits
     _check_names(class_names, splits)
     return dataclasses.replace(splits, class_names=tuple(class_names))
 
 
-def _load(spec: str, cuts: Cuts, download: bool, data_dir: str | None) -> DataSplits:
+def _load(spec: str, cuts: Cuts, augment: str, download: bool, data_dir: str | None) -> DataSplits:
     kind, _, place = spec.partition(":")
     if spec == "digits":
         parts = digits.load()
@@ -59,8 +64,8 @@ def _load(spec: str, cuts: Cuts, download: bool, data_dir: str | None) -> DataSp
     elif kind == "dir":
         parts = folder.load(place)
     else:
-        return tfds_source.load(spec, cuts, download=download, data_dir=data_dir)
-    return split_arrays(spec, *parts, cuts)
+        return tfds_source.load(spec, cuts, augment=augment, download=download, data_dir=data_dir)
+    return split_arrays(spec, *parts, cuts, augment)
 
 
 def _check_names(class_names: Sequence[str], splits: DataSplits) -> None:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from harp_tf.data import augment
 from harp_tf.data.splits import Cuts, DataSplits, Split, endless
-from harp_tf.types import HarpError
+from harp_tf.types import AUGMENTATIONS, HarpError, require_choice
 
 # Seed of every cut that must be the same in all runs, so that their test results can be compared.
 FIXED_SEED = 0
@@ -74,11 +74,10 @@ def _to_float(images):
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
 
 
-def split_arrays(name: str, train: Labelled, test: Labelled, class_names: tuple[str, ...], cuts: Cuts) -> DataSplits:
+def split_arrays(
+    name: str, train: Labelled, test: Labelled, class_names: tuple[str, ...], cuts: Cuts, augmentation: str = "auto"
+) -> DataSplits:
     """Returns the splits of a data set in memory; validation is cut from `train`.
-
-    32x32 colour images are augmented by shifting and mirroring, as is the custom for CIFAR-10. Sets with
-    "svhn" in their name are only shifted: a mirrored digit is not a digit.
 
     Args:
         name: The specification of the data set.
@@ -86,7 +85,10 @@ def split_arrays(name: str, train: Labelled, test: Labelled, class_names: tuple[
         test: The same for the test images.
         class_names: One name per class.
         cuts: How to cut it.
+        augmentation: One of `AUGMENTATIONS`, for the training images. "auto" shifts and mirrors 32x32 colour images, as
+            is the custom for CIFAR-10; sets with "svhn" in their name are only shifted: a mirrored digit is none.
     """
+    require_choice("augment", augmentation, AUGMENTATIONS)
     _check(name, train, test, class_names)
     images, labels = train
     kept, cut = stratified_cut(labels, cuts.validation_fraction, cuts.seed)
@@ -96,13 +98,17 @@ def split_arrays(name: str, train: Labelled, test: Labelled, class_names: tuple[
     kept = _mixed(_subset(kept, num_train, cuts.seed), labels)
     cut = _mixed(_subset(cut, num_validation, cuts.seed), labels)
     chosen = _mixed(_subset(np.arange(len(test[1])), cuts.test_limit, FIXED_SEED), test[1])
-    shift = images.shape[1:] == (32, 32, 3)
+    if augmentation == "auto":
+        augmentation = (
+            "none" if images.shape[1:] != (32, 32, 3) else "shift" if "svhn" in name.lower() else "shift+mirror"
+        )
+    shift, mirror = augmentation != "none", augmentation == "shift+mirror"
     return DataSplits(
         name=name,
         input_shape=tuple(images.shape[1:]),
         num_classes=len(class_names),
         class_names=class_names,
-        train=MemorySplit(images[kept], labels[kept], shift=shift, mirror=shift and "svhn" not in name.lower()),
+        train=MemorySplit(images[kept], labels[kept], shift=shift, mirror=mirror),
         validation=MemorySplit(images[cut], labels[cut]),
         test=MemorySplit(test[0][chosen], test[1][chosen]),
     )

@@ -17,7 +17,7 @@ TEST_FRACTION = 0.2
 _TEST_SPLITS = {"imagenet2012": "validation"}
 
 
-def load(name: str, cuts: Cuts, *, download: bool, data_dir: str | None) -> DataSplits:
+def load(name: str, cuts: Cuts, *, augment: str, download: bool, data_dir: str | None) -> DataSplits:
     """Returns the splits of a TFDS data set; `harp_tf.data.load` documents the arguments.
 
     Sets of one image size and up to 1 GiB are held in memory; the others are streamed, at 224x224 if their
@@ -32,8 +32,12 @@ def load(name: str, cuts: Cuts, *, download: bool, data_dir: str | None) -> Data
     class_names = tuple(builder.info.features[label_key].names)
     num_images = sum(stop - start for _, start, stop in (train, test))
     if None not in shape and num_images * np.prod(shape) <= MEMORY_LIMIT:
-        return split_arrays(name, _arrays(builder, train), _arrays(builder, test), class_names, cuts)
+        return split_arrays(name, _arrays(builder, train), _arrays(builder, test), class_names, cuts, augment)
 
+    if augment != "auto":
+        raise HarpError(
+            f"augment must be auto for data set '{name}', which is streamed from its files, received {augment!r}."
+        )
     if builder.info.file_format.value != "tfrecord":
         raise HarpError(
             f"Data set '{name}' is too large for memory and stored as {builder.info.file_format.value}; it "

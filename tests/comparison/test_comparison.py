@@ -110,6 +110,15 @@ def test_other_attacks_measure_what_is_trained_anew(compare, undrawn, stand_in, 
     assert stand_in.calls == []
 
 
+def test_warnings_belong_to_the_attack_that_they_concern(compare, undrawn, stand_in, tmp_path):
+    stand_in.found = {"pgd20": ["zero_gradients", "black_box_beats_white_box"]}
+    compare(attacks=("pgd20", "autoattack")).run()
+    for cell in read(tmp_path)["cells"]:
+        robust = cell["figures"]["robust"]
+        assert robust["pgd20"]["warnings"] == ["black_box_beats_white_box", "zero_gradients"]
+        assert robust["autoattack"]["warnings"] == []
+
+
 def test_attacks_by_any_of_their_spellings(compare, undrawn, stand_in, tmp_path):
     assert compare(attacks=("PGD-20", "apgd-ce")).run() == []
     assert set(read(tmp_path)["groups"][0]["robust"]) == {"pgd20", "apgd_ce"}

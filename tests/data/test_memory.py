@@ -152,11 +152,11 @@ def labelled(count=100, classes=5, shape=(4, 4, 1), dtype=np.uint8):
     return images, np.arange(count) % classes
 
 
-def split(train=None, test=None, name="npz:x", **cuts):
+def split(train=None, test=None, name="npz:x", augmentation="auto", **cuts):
     train = labelled() if train is None else train
     test = labelled(20) if test is None else test
     options = {"seed": 0, "validation_fraction": 0.1, "train_limit": None, "test_limit": None, **cuts}
-    return split_arrays(name, train, test, tuple("abcde"), Cuts(**options))
+    return split_arrays(name, train, test, tuple("abcde"), Cuts(**options), augmentation)
 
 
 def numbers(part):
@@ -255,20 +255,27 @@ def test_stratified_cut_takes_its_part_of_every_class():
 
 
 @pytest.mark.parametrize(
-    "name, shape, shifted, mirrored",
+    "name, shape, augmentation, shifted, mirrored",
     [
-        ("cifar10", (32, 32, 3), True, True),
-        ("svhn_cropped", (32, 32, 3), True, False),
-        ("npz:data/SVHN.npz", (32, 32, 3), True, False),
-        ("mnist", (28, 28, 1), False, False),
-        ("npz:grey.npz", (32, 32, 1), False, False),
+        ("cifar10", (32, 32, 3), "auto", True, True),
+        ("svhn_cropped", (32, 32, 3), "auto", True, False),
+        ("npz:data/SVHN.npz", (32, 32, 3), "auto", True, False),
+        ("mnist", (28, 28, 1), "auto", False, False),
+        ("npz:grey.npz", (32, 32, 1), "auto", False, False),
+        ("npz:signs.npz", (32, 32, 3), "none", False, False),
+        ("npz:signs.npz", (32, 32, 3), "shift", True, False),
+        ("svhn_cropped", (32, 32, 3), "shift+mirror", True, True),
+        ("mnist", (28, 28, 1), "shift", True, False),
     ],
 )
-def test_which_sets_are_augmented(name, shape, shifted, mirrored):
+def test_which_sets_are_augmented(name, shape, augmentation, shifted, mirrored):
     # Images that darken to the right: unchanged, shifted (darkening still) or mirrored (brightening).
     ramp = np.broadcast_to(np.linspace(250, 60, shape[1]).astype(np.uint8)[:, np.newaxis], shape)
     train = np.stack([ramp] * 100), np.arange(100) % 5
-    images, _ = take(split(train, (train[0][:5], train[1][:5]), name).train.training_batches(90, seed=0), 1)[0]
+    images, _ = take(
+        split(train, (train[0][:5], train[1][:5]), name, augmentation=augmentation).train.training_batches(90, seed=0),
+        1,
+    )[0]
     middle = images[:, 16, 8:24, 0]
     brightening = np.mean(middle[:, -1] > middle[:, 0])
     unchanged = np.mean(np.all(np.isclose(images, ramp / np.float32(255)), axis=(1, 2, 3)))

@@ -44,6 +44,20 @@ def test_names_of_the_classes(tmp_path):
             data.load(spec, class_names=["a", "b", name])
 
 
+def test_how_training_images_are_augmented(tmp_path):
+    load(tmp_path)
+    spec = f"npz:{tmp_path / 'data.npz'}"
+    batches = {
+        how: next(data.load(spec, augment=how).train.training_batches(27, seed=0).as_numpy_iterator())[0]
+        for how in ("auto", "none", "shift", "shift+mirror")
+    }
+    np.testing.assert_array_equal(batches["auto"], batches["none"])
+    assert not np.array_equal(batches["shift"], batches["none"])
+    assert not np.array_equal(batches["shift"], batches["shift+mirror"])
+    with pytest.raises(HarpError, match="augment must be one of auto, none, shift, shift\\+mirror, received 'mirror'"):
+        data.load(spec, augment="mirror")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats(tmp_path, dtype):
     x_train, x_test = (arrays()[name].astype(dtype) / 255 for name in ("x_train", "x_test"))

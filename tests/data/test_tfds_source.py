@@ -107,6 +107,12 @@ def test_a_large_set_is_streamed_with_the_same_images(data_dir, monkeypatch):
         splits.test.arrays()
 
 
+def test_streamed_images_are_augmented_by_their_size_alone(data_dir):
+    load("harp_one_size", data_dir, augment="shift")
+    with pytest.raises(HarpError, match="augment must be auto for data set 'harp_many_sizes'.*received 'shift'"):
+        load("harp_many_sizes", data_dir, augment="shift")
+
+
 @pytest.fixture
 def streams(data_dir):
     return load("harp_many_sizes", data_dir)

@@ -32,7 +32,10 @@ def cell(method, sparsity, natural, robust, seed=0, layers=LAYERS, **more):
     shares = {"pgd20": robust, "autoattack": robust - 0.03}
     figures = {
         "natural": {"accuracy": natural, "ci95": [0.0, 1.0], "images": 10_000},
-        "robust": {name: {"accuracy": share, "ci95": [0.0, 1.0], "images": 1000} for name, share in shares.items()},
+        "robust": {
+            name: {"accuracy": share, "ci95": [0.0, 1.0], "images": 1000, "warnings": []}
+            for name, share in shares.items()
+        },
         "worst_class": natural - 0.2,
         "weights": WEIGHTS,
         "kept": kept,
@@ -43,7 +46,6 @@ def cell(method, sparsity, natural, robust, seed=0, layers=LAYERS, **more):
         "passes": {"pretrain": 5120} if sparsity is None else {"prune": 3200, "finetune": 3840},
         "seconds": {"pretrain": 80.0} if sparsity is None else {"prune": 60.0, "finetune": 66.0},
         "layers": {} if sparsity is None else {p: {"weights": n, "kept": k} for p, (n, k) in layers.items()},
-        "warnings": [],
     }
     name = f"{method}_{100 * (sparsity or 0):g}_{seed}"
     found = {"figures": figures} if more.get("status", "finished") == "finished" else {}

@@ -47,16 +47,17 @@ def everything(record: Record, loss: str) -> Table:
 def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Table:
     """A header, which begins with a title, and a row per group: accuracies in percent and the number of seeds.
 
-    Beside the natural accuracy stands that of the class that is recognised least (a mean over seeds). Accuracies under
-    attack have an asterisk where `checks` names one of the group's runs.
+    Beside the natural accuracy stands that of the class that is recognised least (a mean over seeds). An accuracy
+    under an attack has an asterisk where the checks of this attack found something in one of the group's runs.
     """
     by_class = any(g.get("worst_class") is not None for g in record.groups)  # not known to records of earlier versions
     rows = [[title, "natural", *["worst class"] * by_class, *map(labels.attack, record.attacks), "seeds"]]
     for g in groups:
-        mark = "*" * any(cell["figures"]["warnings"] for cell in _measured(record) if cell["name"] in g["cells"])
+        cells = [cell for cell in _measured(record) if cell["name"] in g["cells"]]
+        doubted = {attack for cell in cells for attack in _warnings(cell)}
         robust = [
-            accuracy(measured) + _fewer_seeds(measured, g) + mark * (measured is not None)
-            for measured in map(g["robust"].get, record.attacks)
+            accuracy(measured) + _fewer_seeds(measured, g) + "*" * (attack in doubted)
+            for attack, measured in ((attack, g["robust"].get(attack)) for attack in record.attacks)
         ]
         worst = g.get("worst_class")
         least = ["-" if worst is None else labels.percent(worst)] * by_class
@@ -66,6 +67,11 @@ def accuracies(record: Record, groups: list[dict[str, Any]], title: str) -> Tabl
 
 def _measured(record: Record) -> list[dict[str, Any]]:
     return [cell for cell in record.cells if "figures" in cell]
+
+
+def _warnings(cell: dict[str, Any]) -> dict[str, list[str]]:
+    """What the checks found in a run, by attack; attacks that nothing was found in are left out."""
+    return {attack: found for attack, m in cell["figures"]["robust"].items() if (found := m.get("warnings"))}
 
 
 def _fewer_seeds(measured: dict[str, Any] | None, group: dict[str, Any]) -> str:
@@ -146,7 +152,7 @@ def checks(record: Record) -> str:
     cells = _measured(record)
     found: dict[str, list[str]] = {}
     for cell in cells:
-        for check in cell["figures"]["warnings"]:
+        for check in sorted({check for checks in _warnings(cell).values() for check in checks}):
             found.setdefault(check, []).append(cell["name"])
     parts = [f"{check} in {'all' if len(n) == len(cells) else ', '.join(n)}" for check, n in found.items()]
     text = "* The checks of the attacks warn, so these accuracies may be too high, see the reports of the runs"
