@@ -24,6 +24,7 @@ def main() -> None:
             raise HarpError("--output is for a file as target; a run directory keeps its figures in results.json.")
         pipeline.Run(config, save_adversarial=save).run()
         return
+    print(f"{target} on {config.dataset}, {config.norm}, eps {config.eps:.4g} (--dataset, --norm, --eps)")
     run = pipeline.Run(config)
     output = Path(flags.FLAGS.output) if flags.FLAGS.output is not None else None
     earlier = _earlier(output)

@@ -58,6 +58,7 @@ def test_evaluate_a_file(program, small_run, tmp_path, name):
     flags = ["--test_limit=100", "--eps=0.1", "--eval_steps=3", "--train_limit=256", "--seed=7"]
     ended = program("evaluate", f"--target={path}", *flags)
     assert ended.status == 0, ended.err
+    assert f"{path} on digits, linf, eps 0.1 " in ended.out
     assert os.listdir(tmp_path) == [f"{name}.keras"]
     if name != "scored":  # whose weights are those before finetuning
         figures = read(small_run[0] / "results.json")[name]
