@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 import tensorflow as tf
 from absl import app, flags
 
+from harp_tf import models
+from harp_tf.baselines import METHODS
 from harp_tf.config import RunConfig, setting_range, setting_type
 from harp_tf.reading import LIMIT, read_json, read_text
 from harp_tf.recipes import RECIPES
@@ -46,8 +48,10 @@ def _define(field: dataclasses.Field) -> None:
         flags.DEFINE_float(field.name, default, text)
     elif kind is tuple:
         flags.DEFINE_list(field.name, list(default), text)
-    elif choices:
+    elif isinstance(choices, tuple):
         flags.DEFINE_enum(field.name, default, list(choices), text)
+    elif choices:  # more may be registered by the modules of --import_modules, so the settings check it
+        flags.DEFINE_string(field.name, default, f"{text} One of {', '.join(choices)}, or one that is registered.")
     else:
         flags.DEFINE_string(field.name, default, text)
 
@@ -114,18 +118,20 @@ def settings_for_target(stage: str, suffixes: tuple[str, ...] = (".keras",)) -> 
 
 
 def _stored_settings(run_dir: Path) -> dict:
-    path = run_dir / "config.json"
+    path, advice = run_dir / "config.json", "Restore it, or train again"
     if not path.exists():
         raise HarpError(f"--target must be a run directory or a .keras file; {str(run_dir)!r} holds no config.json.")
     try:
         stored = read_json(path)["flags"]
         known = {field.name for field in dataclasses.fields(RunConfig)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+        if values.get("method") not in (None, *METHODS):
+            advice = "Name the module that registers this method with --import_modules=MODULE"
         RunConfig(**values)
         return values
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).rstrip(".") if isinstance(error, ValueError) else repr(error)
-        raise HarpError(f"{path} does not hold the settings of a run: {reason}. Restore it, or train again.") from error
+        raise HarpError(f"{path} does not hold the settings of a run: {reason}. {advice}.") from error
 
 
 def given_flags() -> list[str]:
@@ -134,7 +140,7 @@ def given_flags() -> list[str]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command-line program: parses the flags, and turns a user's mistake into one line.
+    """Runs a command-line program: parses the flags, imports the user's modules, turns a mistake into one line.
 
     Args:
         main: the program; it reads its flags itself.
@@ -144,6 +150,8 @@ def run(main: Callable[[], None]) -> None:
         try:
             if len(arguments) > 1:
                 raise HarpError(f"Unexpected argument {arguments[1]!r}. Flags are written --name=value.")
+            for module in flags.FLAGS.import_modules:  # first: they may register methods, which settings name
+                models.import_module(module)
             main()
         except (HarpError, OSError) as error:
             _exit(str(error))

@@ -42,7 +42,8 @@ def define_axes() -> None:
         "methods",
         list(comparison.CHOICES),
         f"Methods, some of {', '.join(comparison.CHOICES)}; radmm@lamp is radmm at LAMP rates, hydra@harp at "
-        f"those that HARP learned. After @: {', '.join(comparison.RATES)}.",
+        f"those that HARP learned. After @: {', '.join(comparison.RATES)}. Modules of --import_modules may register "
+        "more.",
     )
     flags.DEFINE_list("sparsities", [], "Fractions of the weights to remove, as 0.9,0.99; default --target_sparsity.")
     flags.DEFINE_list("losses", [], "Training losses; one dense model each. Default: --loss.")

@@ -42,7 +42,8 @@ def _setting(
 ) -> Any:
     """A field of `RunConfig` with what the command line says about it; `low` and `high` are inclusive.
 
-    What no result depends on does not decide: it may be another when an interrupted run goes on.
+    What no result depends on does not decide: it may be another when an interrupted run goes on. Choices in a dict may
+    become more while the program runs.
     """
     metadata = {"help": text, "low": low, "high": high, "choices": choices, "decides": decides}
     return dataclasses.field(default=default, metadata=metadata)
@@ -93,7 +94,7 @@ class RunConfig:
     width: float | None = _setting(None, "Multiplies the channels of a named model.", _MORE_THAN_0)
     depth: int | None = _setting(None, "Multiplies the convolutions per stage of a named model.", 1)
     import_modules: tuple[str, ...] = _setting(
-        (), "Python modules to import first, such as my_layers: those that register layers of your own.", decides=False
+        (), "Python modules to import first: those that register layers or pruning methods of your own.", decides=False
     )
 
     loss: str = _setting("pgd", "Training loss.", choices=("natural", "pgd", "trades", "mart", "free"))
@@ -105,7 +106,7 @@ class RunConfig:
     attack_step_size: float | None = _setting(None, "Step of the training attack in [0, 1] pixels; default eps / 4.", 0)
 
     target_sparsity: float = _setting(0.99, "Fraction of the prunable weights to remove, in (0, 1).")
-    method: str = _setting("harp", "How weights are chosen, see docs/methods.md.", choices=tuple(METHODS))
+    method: str = _setting("harp", "How weights are chosen, see docs/methods.md.", choices=METHODS)
     strategy: str | None = _setting(
         None, "Initial rates: uniform, erk, igq, lamp, or the path of a rates.json; default: those of the method."
     )

@@ -40,8 +40,6 @@ def main() -> None:
             _check_arm_sparse(_files(run.dir, "*sparse.tflite"))
         return
     _check_flags(target, ("kit", "forms", *_KIT_SETTINGS), "a run directory, whose data a phone kit is measured on")
-    for module in config.import_modules:
-        models.import_module(module)
     model = models.load(target)
     if layers.pruned_kernels(model):
         model = layers.strip(model)

@@ -3,7 +3,7 @@
 import dataclasses
 import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeGuard
 
 
@@ -157,9 +157,9 @@ def is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+def require_choice(what: str, value: object, choices: Collection[str]) -> None:
     """Raises a HarpError unless `value` is one of `choices`."""
-    if value not in choices:
+    if value not in list(choices):  # which asks for no hash
         raise HarpError(f"{what} must be one of {', '.join(choices)}, received {value!r}.")
 
 

@@ -20,6 +20,7 @@ RUN_WHOLE = [
     pytest.param("docs/tutorial.md", marks=pytest.mark.slow),
     pytest.param("docs/own_data.md", marks=pytest.mark.slow),
     pytest.param("docs/own_layer.md", marks=pytest.mark.slow),
+    pytest.param("docs/own_method.md", marks=pytest.mark.slow),
 ]
 SHORTER = [
     (r"(_epochs=)\d+", r"\g<1>1"),
@@ -45,6 +46,7 @@ def commands(text: str) -> list[list[str]]:
 def test_a_page_runs_from_top_to_bottom(page, program, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the runs of a comparison
     names: dict = {"__name__": "page"}
     ran = 0
     for language, text in blocks(PAGES[page], "python", "bash"):

@@ -24,8 +24,8 @@ _ENTRY = re.compile(r"^(\*{0,2}\w[\w.]*): (.*)$")
 INTRODUCTION = """# Reference
 
 Written by `python tools/write_reference.py` from the docstrings: the names of `harp_tf`, of `harp_tf.attacks`,
-`harp_tf.losses`, `harp_tf.models` and `harp_tf.deploy`, what `harp_tf.training` has for trainings of your own, and all
-flags of the programs, of which most are the settings of a run.
+`harp_tf.baselines`, `harp_tf.losses`, `harp_tf.models` and `harp_tf.deploy`, what `harp_tf.training` has for trainings
+of your own, and all flags of the programs, of which most are the settings of a run.
 """
 
 
@@ -37,6 +37,7 @@ def public_objects() -> dict[str, Callable]:
     for prefix, module, names in (
         ("harp_tf", harp_tf, harp_tf.__all__),
         ("harp_tf.attacks", harp_tf.attacks, harp_tf.attacks.__all__),
+        ("harp_tf.baselines", harp_tf.baselines, harp_tf.baselines.__all__),
         ("harp_tf.losses", harp_tf.losses, harp_tf.losses.__all__),
         ("harp_tf.models", harp_tf.models, harp_tf.models.__all__),
         ("harp_tf.training", harp_tf.training, OWN_TRAININGS),

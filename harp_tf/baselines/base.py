@@ -71,6 +71,10 @@ def keep_largest(kernel: PrunedKernel, values: np.ndarray, count: int | None = N
 
 
 def keep_all(kernels: Sequence[PrunedKernel]) -> None:
-    """Makes masks keep every weight, in a training that removes none yet."""
+    """Makes masks keep every weight, in a training that removes none yet.
+
+    Args:
+        kernels: kernels whose rates are not learned.
+    """
     for kernel in kernels:
         kernel.scores.set_count(kernel.scores.size)

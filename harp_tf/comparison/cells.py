@@ -22,7 +22,7 @@ RATES = (*strategies.NAMED, LEARNED)
 """What may follow a method after "@"."""
 
 CHOICES = (LEARNED, RECIPE, *(method for method in METHODS if method != LEARNED), CONTROL)
-"""What `--methods` may name."""
+"""What `--methods` may name without a module that registers more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Axes:
     """What a comparison varies; every combination is a cell.
 
     Attributes:
-        methods: names of `CHOICES`, or METHOD@RATES for a method at rates of `RATES` instead of its own.
+        methods: names of `CHOICES` or `METHODS`, or METHOD@RATES for a method at rates of `RATES` instead of its own.
         sparsities: fractions of the weights to remove.
         losses: training losses.
         seeds: of the prune and finetune stages; all start from the same dense model.
@@ -48,8 +48,9 @@ class Axes:
                 raise HarpError(f"--{name} must name at least one, and each once, received {found}.")
         wrong = [method for method in self.methods if not _is_method(method)]
         if wrong:
+            known = dict.fromkeys((*CHOICES, *METHODS))
             raise HarpError(
-                f"--methods must be some of {', '.join(CHOICES)}, or METHOD@RATES with a pruning method and one of "
+                f"--methods must be some of {', '.join(known)}, or METHOD@RATES with a pruning method and one of "
                 f"{', '.join(RATES)}, received {', '.join(wrong)}."
             )
         learned = [method for method in self.methods if _takes_learned(method)]
@@ -186,7 +187,7 @@ def _pruned(config: RunConfig, folder: Path, method: str, sparsity: float) -> Ce
 
 def _is_method(name: str) -> bool:
     method, at, rates = name.partition("@")
-    return method in METHODS and rates in RATES if at else method in CHOICES
+    return method in METHODS and rates in RATES if at else method in METHODS or method in CHOICES
 
 
 def _takes_learned(name: str) -> bool:

@@ -25,11 +25,17 @@ def groups(cells: Sequence[dict]) -> list[dict]:
     for cell in (cell for cell in cells if "figures" in cell):
         by_key.setdefault((cell["loss"], cell["sparsity"] or 0.0, cell["method"]), []).append(cell)
     dense = {loss: found[0] for (loss, _, method), found in by_key.items() if method == DENSE}
-    order = sorted(by_key, key=lambda key: (key[0], key[1], _ORDER.index(key[2].partition("@")[0]), key[2]))
+    order = sorted(by_key, key=lambda key: (key[0], key[1], _place(key[2]), key[2]))
     alike: dict[tuple, list[list[dict]]] = {}
     for (loss, sparsity, _), found in by_key.items():
         alike.setdefault((loss, sparsity), []).append([cell["figures"] for cell in found])
     return [_group(by_key[key], dense.get(key[0]), alike[key[:2]]) for key in order]
+
+
+def _place(method: str) -> int:
+    """Where a method stands among others; those of the user's own come last."""
+    kind = method.partition("@")[0]
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
 def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> dict:

@@ -1,0 +1,96 @@
+"""Pruning methods of the user's own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from harp_tf import register_method
+from harp_tf.baselines import METHODS, WEIGHTS_ONLY, Method, keep_largest
+from harp_tf.comparison import Axes, plan
+from harp_tf.comparison.groups import groups
+from harp_tf.config import RunConfig
+from harp_tf.layers import pruned_kernels
+from harp_tf.types import HarpError
+from tests.report.conftest import cell
+from tests.runs import counts, kernels, read
+
+MODULE = """
+import harp_tf
+from harp_tf.baselines import Method
+
+harp_tf.register_method("of_a_module", Method(trains=None))
+"""
+
+
+def keep_last(network, seed):
+    """Keeps the last weights of each kernel."""
+    for kernel in pruned_kernels(network):
+        keep_largest(kernel, np.arange(1.0, kernel.scores.size + 1.0).reshape(kernel.variable.shape))
+
+
+MINE = Method(start=keep_last, trains=None, only=WEIGHTS_ONLY)
+
+
+@pytest.fixture
+def known():
+    """What is registered is forgotten after the test."""
+    before = dict(METHODS)
+    yield METHODS
+    METHODS.clear()
+    METHODS.update(before)
+
+
+@pytest.fixture
+def mine(known):
+    register_method("mine", MINE)
+
+
+def test_names(known):
+    register_method("mine_2", MINE)
+    register_method("mine_2", MINE)  # as in a module that is loaded twice
+    assert known["mine_2"] == MINE
+    for name in ("", "Mine", "2nd", "a@b", "a b", "dense_mine", "harp_mine"):
+        with pytest.raises(HarpError, match="must be of lower-case letters.*received"):
+            register_method(name, MINE)
+    for name in ("lwm", "mine_2"):
+        with pytest.raises(HarpError, match=f"another method '{name}' already"):
+            register_method(name, Method())
+
+
+@pytest.mark.usefixtures("mine", "no_plots")
+def test_a_run(tiny):
+    run = tiny(method="mine", finetune_epochs=1)
+    run.run()
+    rates = read(run.dir / "rates.json")
+    assert rates["method"] == "mine" and sum(counts(rates).values()) <= rates["budget"]
+    for name, kernel in kernels(run.dir / "pruned.keras").items():
+        assert not kernel.ravel()[: kernel.size - counts(rates)[f"{name}/kernel"]].any()
+    with pytest.raises(HarpError, match="The method mine knows no granularity but 'weight'"):
+        tiny(method="mine", granularity="channel")
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_comparison():
+    axes = Axes(("harp", "mine", "mine@lamp", "lwm"), (0.9,), ("pgd",), (0,))
+    cells = {one.method: one for one in plan(RunConfig(import_modules=("my_methods",)), axes)}
+    assert cells["mine"].name == "mine_90_pgd_seed0" and cells["mine@lamp"].config.strategy == "lamp"
+    assert {"--method=mine", "--import_modules=my_methods"} <= set(cells["mine"].command().split())
+    found = groups([cell(method, 0.9, 0.8, 0.5) for method in ("mine", "tfmot", "harp")])
+    assert [group["method"] for group in found] == ["harp", "tfmot", "mine"]
+
+
+def test_on_the_command_line(known, program, tmp_path, monkeypatch):
+    (tmp_path / "module_with_a_method.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["train", "--method=of_a_module", "--dataset=npz:missing.npz", f"--run_dir={tmp_path / 'run'}"]
+    assert "method must be one of harp, harp_joint," in program(*arguments).err
+    ended = program(*arguments, "--import_modules=module_with_a_method")
+    assert ended.status != 0 and "missing.npz" in ended.err and "must be one of" not in ended.err
+    assert "of_a_module" in known
+
+
+def test_a_stored_run_of_an_unknown_method(program, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"flags": {"method": "of_a_module"}}))
+    ended = program("evaluate", f"--target={tmp_path}")
+    assert "received 'of_a_module'. Name the module that registers this method with --import_modules" in ended.err
