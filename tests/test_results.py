@@ -1,9 +1,11 @@
 """The page of results says what the committed comparisons say."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -55,3 +57,15 @@ def test_another_picture_would_be_noticed():
     assert not same(
         text, re.sub(r'(<use [^>]*y=")(\d+)', lambda found: f"{found[1]}{int(found[2]) + 1}", text, count=1)
     )
+
+
+MODELS = write_results.RESULTS / "compare_fashion_mnist" / "models"
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in sorted(MODELS.iterdir())])
+def test_a_committed_network_is_the_one_that_was_measured(path):
+    model = keras.models.load_model(path)
+    kernels = {layer.name: layer.kernel for layer in model.layers if hasattr(layer, "kernel")}
+    rates = json.loads((MODELS.parent / "cells" / path.stem / "rates.json").read_text())["layers"]
+    kept = {name: row["kept"] for name, row in rates.items()}
+    assert {f"{name}/kernel": int(np.count_nonzero(kernel)) for name, kernel in kernels.items()} == kept
