@@ -283,6 +283,8 @@ FIT: dict[str, Callable[[], object]] = {
     "no steps": lambda: attacks.PGD(eps=0.1, steps=0),
     "restarts from the clean image": lambda: attacks.PGD(eps=0.1, start="clean", restarts=2),
     "free without a batch size": lambda: trainer_of(loss="free", attack=attacks.PGD(eps=0.1)),
+    "a KL term that counts the wrong way": lambda: losses.Trades(beta=-1.0),
+    "a KL term without a number": lambda: losses.Mart(beta=float("nan")),
     "free without images": lambda: losses.FreeAdversarialTraining(batch_size=0),
     "free on an open size": lambda: trainer_of(
         opened(), losses.FreeAdversarialTraining(batch_size=2), attacks.PGD(eps=0.1)

@@ -2,13 +2,14 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
 from harp_tf.configured import Configured
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, is_number
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 
@@ -73,3 +74,9 @@ def aimed(attack: Any, loss: RobustLoss, **settings: str) -> Any:
             f"{type(loss).__name__} sets {' and '.join(settings)} of the attack that it trains against, which "
             f"{type(attack).__name__} does not have. Use harp_tf.attacks.PGD."
         ) from error
+
+
+def require_beta(beta: object) -> None:
+    """Raises a HarpError unless the weight of a KL term is a finite number of at least 0."""
+    if not is_number(beta) or not 0.0 <= beta < math.inf:
+        raise HarpError(f"beta, the weight of the KL term, must be a number of at least 0, received {beta!r}.")

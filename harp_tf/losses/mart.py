@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from harp_tf.losses.base import Logits, LossTerms, RobustLoss, aimed
+from harp_tf.losses.base import Logits, LossTerms, RobustLoss, aimed, require_beta
 from harp_tf.losses.terms import cross_entropy, kl_from_logits
 
 
@@ -16,7 +16,10 @@ class Mart(RobustLoss):
     The boosted cross-entropy is -log p_y - log(1 - max of the other classes' p).
 
     Attributes:
-        beta: weight of the KL term.
+        beta: weight of the KL term, at least 0.
+
+    Raises:
+        HarpError: if beta is no such number.
 
     Reference:
         Wang et al., Improving Adversarial Robustness Requires Revisiting Misclassified Examples, ICLR 2020,
@@ -24,6 +27,9 @@ class Mart(RobustLoss):
     """
 
     beta: float = 6.0
+
+    def __post_init__(self):
+        require_beta(self.beta)
 
     def prepare_attack(self, attack: Any) -> Any:
         return aimed(attack, self, objective="cross_entropy", start="normal")
