@@ -127,6 +127,8 @@ class Comparison:
             training = time.monotonic() - begin
         if not message and not measured.is_measured(cell):  # with the attacks that are asked for now
             message = self._execute(evaluate_arguments(cell), cell.directory / "log.txt", lock)
+        if not message and measured.is_trained(cell):
+            measured.figures(cell, self._steps)  # says which file is damaged
         return _Made(message, time.monotonic() - begin, training)
 
     # The record ------------------------------------------------------------------------------------------------------
@@ -136,9 +138,8 @@ class Comparison:
         return name in {cell.name for cell in self.cells} or (self.directory / "cells" / name).is_dir()
 
     def _note_finished(self, cell: Cell) -> bool:
-        finished = measured.is_measured(cell)
-        self._note(cell, "finished" if finished else "waiting")
-        return finished
+        self._note(cell, "finished" if measured.is_measured(cell) else "waiting")
+        return self._entries[cell.name]["status"] == "finished" and "figures" in self._entries[cell.name]
 
     def _note(self, cell: Cell, status: str, **more) -> None:
         self._entries[cell.name] = {

@@ -139,7 +139,9 @@ def _figures(cell: Cell) -> dict | None:
 def _stages(cell: Cell) -> dict[str, dict[int, float]]:
     """Seconds of every epoch by stage."""
     return {
-        "prune (channels)" if stage == CHANNEL_PART else stage: {entry["epoch"]: entry["seconds"] for entry in epochs}
+        "prune (channels)" if stage == CHANNEL_PART else stage: {
+            entry["epoch"]: entry.get("seconds") or 0.0 for entry in epochs
+        }
         for stage, epochs in read_run(cell.directory).stages.items()
     }
 

@@ -31,6 +31,7 @@ def _plottable(value: Any) -> bool:
 
 number = Kind("a number", lambda value: _plottable(value) and abs(value) != math.inf)
 positive = Kind("a number above 0", lambda value: _finite(value) and value > 0)
+not_negative = Kind("a number of at least 0", lambda value: _finite(value) and value >= 0)
 share = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
 count = Kind(
     "a whole number of at least 0", lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**63
@@ -47,9 +48,10 @@ text = Kind("a text", _is_text)
 
 LOGS = {ANY: Kind("a number", _plottable)}  # a loss may be infinite
 EPOCH = {"stage!": text, "epoch!": Kind(count.text, lambda value: count.holds(value) and value < 2**31), "logs": LOGS}
+EPOCH["seconds"] = not_negative
 EPOCH["rates"] = {ANY: Kind("a number above 0 and at most 1", lambda value: share.holds(value) and value > 0)}
 
-CONFIG = {"flags": {"eps": Kind("a number of at least 0", lambda value: _finite(value) and value >= 0)}}
+CONFIG = {"flags": {"eps": not_negative}}
 
 _LAYER = {"weights!": several, "kept!": several}
 RATES = {

@@ -173,6 +173,15 @@ def test_a_cell_that_ends_without_figures_has_failed(compare, undrawn, stand_in,
     assert compare().run() == ["dense_pgd", "harp_90_pgd_seed0", "lwm_90_pgd_seed0"]
 
 
+@pytest.mark.parametrize("content", ['{"stage": 1}\n', '{"stage": "prune", "epoch": 0, "seconds": "x"}\n'])
+def test_a_finished_cell_whose_files_are_damaged_is_not_left_out_silently(compare, undrawn, tmp_path, content, lines):
+    compare().run()
+    (tmp_path / "compared" / "cells" / "lwm_90_pgd_seed0" / "metrics.jsonl").write_text(content)
+    assert compare().run() == ["lwm_90_pgd_seed0"]
+    assert statuses(tmp_path)["lwm_90_pgd_seed0"] == "failed"
+    assert any("metrics.jsonl" in line for line in lines)
+
+
 def test_a_record_that_is_none_is_refused(compare, undrawn, tmp_path):
     compare()
     (tmp_path / "compared").mkdir()
