@@ -1,7 +1,7 @@
 """From the figures of the cells to what is compared: one entry per method, sparsity and loss, over all seeds."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from harp_tf.comparison.cells import CHOICES, CONTROL, DENSE
 from harp_tf.comparison.statistics import pooled, summary
@@ -17,9 +17,10 @@ def groups(cells: Sequence[dict]) -> list[dict]:
 
     Returns:
         By loss, then sparsity (the dense models first), then method, one entry with its seeds; natural and, by attack,
-        robust (see `summary`; of the seeds that were measured with it); weights, sparsity and, as means, worst_class
-        (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by path); epochs and
-        passes by stage, which begin with those of the shared dense model, and seconds by stage.
+        robust (see `summary`; of the seeds that were measured with it), with "borrowed", whether the deviation over
+        seeds is that at other sparsities, since no method has several at this one; weights, sparsity and, as means,
+        worst_class (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by path);
+        epochs and passes by stage, which begin with those of the shared dense model, and seconds by stage.
     """
     by_key: dict[tuple, list[dict]] = {}
     for cell in (cell for cell in cells if "figures" in cell):
@@ -27,9 +28,13 @@ def groups(cells: Sequence[dict]) -> list[dict]:
     dense = {loss: found[0] for (loss, _, method), found in by_key.items() if method == DENSE}
     order = sorted(by_key, key=lambda key: (key[0], key[1], _place(key[2]), key[2]))
     alike: dict[tuple, list[list[dict]]] = {}
+    everywhere: dict[str, list[list[dict]]] = {}
     for (loss, sparsity, _), found in by_key.items():
-        alike.setdefault((loss, sparsity), []).append([cell["figures"] for cell in found])
-    return [_group(by_key[key], dense.get(key[0]), alike[key[:2]]) for key in order]
+        figures = [cell["figures"] for cell in found]
+        alike.setdefault((loss, sparsity), []).append(figures)
+        if sparsity:
+            everywhere.setdefault(loss, []).append(figures)
+    return [_group(by_key[k], dense.get(k[0]), alike[k[:2]], everywhere[k[0]] if k[1] else []) for k in order]
 
 
 def _place(method: str) -> int:
@@ -38,8 +43,8 @@ def _place(method: str) -> int:
     return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
-def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> dict:
-    """One entry; `alike` are the figures of all methods of its loss and sparsity, seed by seed."""
+def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]], everywhere: list[list[dict]]) -> dict:
+    """One entry; `alike` are the figures of all methods of its loss and sparsity, seed by seed; `everywhere` at all."""
     first = cells[0]
     figures = [cell["figures"] for cell in cells]
     attacks = dict.fromkeys(attack for f in figures for attack in f["robust"])
@@ -53,12 +58,9 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> di
         "loss": first["loss"],
         "seeds": sorted(cell["seed"] for cell in cells),
         "cells": [cell["name"] for cell in cells],
-        "natural": _summary([f["natural"] for f in figures], [[f["natural"] for f in one] for one in alike]),
+        "natural": _summary(figures, alike, everywhere, lambda f: f["natural"]),
         "robust": {
-            attack: _summary(
-                [f["robust"][attack] for f in figures if attack in f["robust"]],
-                [[f["robust"][attack] for f in one if attack in f["robust"]] for one in alike],
-            )
+            attack: _summary(figures, alike, everywhere, lambda f, attack=attack: f["robust"].get(attack))
             for attack in attacks
         },
         "worst_class": None if None in worst else statistics.fmean(worst),
@@ -83,9 +85,16 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]]) -> di
     }
 
 
-def _summary(measured: list[dict], alike: list[list[dict]]) -> dict:
-    deviation = pooled([[m["accuracy"] for m in one] for one in alike])
-    return summary([m["accuracy"] for m in measured], min(m["images"] for m in measured), deviation)
+def _summary(figures: list[dict], alike: list[list[dict]], everywhere: list[list[dict]], of: Callable) -> dict:
+    """Summarises what `of` takes from the figures of each seed; None where a seed has it not."""
+
+    def shares(found: list[dict]) -> list[float]:
+        return [measured["accuracy"] for measured in map(of, found) if measured]
+
+    here, anywhere = pooled(list(map(shares, alike))), pooled(list(map(shares, everywhere)))
+    borrowed = here is None and anywhere is not None
+    images = min(measured["images"] for measured in map(of, figures) if measured)
+    return {**summary(shares(figures), images, anywhere if borrowed else here), "borrowed": borrowed}
 
 
 def _mean(values: list) -> float | None:

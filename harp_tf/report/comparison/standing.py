@@ -29,7 +29,8 @@ class Standing:
         behind: all others, nearest first.
         values: the accuracy of every group, by method.
         apart: groups that were measured on another number of images, and are not ranked.
-        seeds: whether the standard errors know how much seeds change. Without that nobody wins.
+        seeds: whether the standard errors know how much seeds change at this sparsity. Without that nobody wins.
+        borrowed: whether what seeds change at other sparsities is in them instead.
     """
 
     what: str
@@ -39,6 +40,7 @@ class Standing:
     values: dict[str, Measured]
     apart: list[dict[str, Any]]
     seeds: bool
+    borrowed: bool
 
     @property
     def ahead(self) -> str | None:
@@ -56,7 +58,10 @@ class Standing:
         if not self.level and not self.behind:
             return f"{best}, the only method{self._left_out()}."
         points, name = self._gap(self.behind[0]) if self.behind else ("", "")
-        rest = ("" if self.seeds else "; what other seeds would change is not known") + self._left_out()
+        doubt = "" if self.seeds else "; what other seeds would change is not known"
+        if self.borrowed:
+            doubt = "; one seed each, and the deviation of seeds at other sparsities in the error"
+        rest = doubt + self._left_out()
         if not self.level:
             return f"{best} {'wins' if self.winner else 'leads'}, {points} ahead of {name}{rest}."
         others = ", ".join(f"{labels.method(g['method'])} {self._percent(g)} %" for g in self.level)
@@ -120,7 +125,8 @@ def standing(groups: list[dict[str, Any]], attack: str | None) -> Standing | Non
     apart = [group for group in known if group not in ranked]
     what = "natural" if attack is None else labels.attack(attack)
     seeds = any(values[g["method"]]["sd"] is not None for g in ranked)  # one method's stand in for all, see `groups`
-    return Standing(what, ranked[0], level, behind, values, apart, seeds)
+    borrowed = any(values[g["method"]].get("borrowed") for g in ranked)
+    return Standing(what, ranked[0], level, behind, values, apart, seeds, borrowed)
 
 
 def standings(record: Record, loss: str, target: float) -> list[Standing]:

@@ -143,7 +143,7 @@ def of_seeds(record: Record) -> str:
         return "Every method has several seeds."
     return (
         "Where a method has one seed, the deviation of those with several at the same sparsity stands in for its own; "
-        "where none has several, what other seeds would change is not in it."
+        "where none has several there, that at the other sparsities."
     )
 
 

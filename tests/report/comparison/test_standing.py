@@ -60,6 +60,22 @@ def test_nobody_wins_where_seeds_are_unknown():
     assert standing([one, group("lwm", 0.7, 0.01)], None).winner == "harp"  # whose deviation is in both errors
 
 
+def test_seeds_of_another_sparsity_are_better_than_none(compared, cells):
+    # At 90 % HARP has one seed here, and at 97 % two: 76 and 78 %, a deviation of 1.41 points.
+    several = [one for one in cells if one["seed"] == 0 or one["sparsity"] == 0.97]
+    record = read_comparison(compared(several))
+    (found, *_) = standings(record, "pgd", 0.9)
+    assert found.borrowed and not found.seeds and found.winner is None
+    assert found.sentence().endswith("; one seed each, and the deviation of seeds at other sparsities in the error.")
+    harp = next(g for g in record.pruned("pgd", 0.9) if g["method"] == "harp")["natural"]
+    sampling = harp["mean"] * (1 - harp["mean"]) / harp["images"]
+    assert harp["se"] == pytest.approx(math.sqrt(sampling + 0.0002)) and harp["sd"] is None
+    assert not any(g["natural"]["borrowed"] for g in record.references("pgd"))
+    assert not standings(record, "pgd", 0.97)[0].borrowed
+    alone = read_comparison(compared([one for one in cells if one["seed"] == 0]))
+    assert not standings(alone, "pgd", 0.9)[0].borrowed
+
+
 def test_who_was_measured_on_other_images_is_not_ranked():
     groups = [group("lwm", 0.7, 0.01), group("harp", 0.8, 0.01), group("random", 0.9, 0.01)]
     groups[2]["natural"] = {**groups[2]["natural"], "images": 200}
