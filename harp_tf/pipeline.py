@@ -189,7 +189,13 @@ class Run:
         if projected:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
-        write_json(self.dir / file, pruning.rates(self.network, self.config.method, strategy, projected))
+        made = pruning.rates(self.network, self.config.method, strategy, projected)
+        if made["cost_kept"] > made["budget"]:  # of a method of the user's
+            raise HarpError(
+                f"The method {made['method']} left {made['cost_kept']:,} {made['budget_counts']} where target_sparsity "
+                f"permits {made['budget']:,}. Its masks must keep no more than their rates leave when the stage ends."
+            )
+        write_json(self.dir / file, made)
 
     def _save_pruned(self) -> None:
         plain = layers.strip(self.network)

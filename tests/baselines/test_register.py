@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from harp_tf import register_method
-from harp_tf.baselines import METHODS, WEIGHTS_ONLY, Method, keep_largest
+from harp_tf.baselines import METHODS, WEIGHTS_ONLY, Method, keep_all, keep_largest
 from harp_tf.comparison import Axes, plan
 from harp_tf.comparison.groups import groups
 from harp_tf.config import RunConfig
 from harp_tf.layers import pruned_kernels
 from harp_tf.types import HarpError
 from tests.report.conftest import cell
-from tests.runs import counts, kernels, read
+from tests.runs import WEIGHTS, counts, kernels, read
 
 MODULE = """
 import harp_tf
@@ -68,6 +68,13 @@ def test_a_run(tiny):
         assert not kernel.ravel()[: kernel.size - counts(rates)[f"{name}/kernel"]].any()
     with pytest.raises(HarpError, match="The method mine knows no granularity but 'weight'"):
         tiny(method="mine", granularity="channel")
+
+
+@pytest.mark.usefixtures("known", "no_plots")
+def test_a_method_that_breaks_the_budget(tiny):
+    register_method("greedy", Method(start=lambda network, seed: keep_all(pruned_kernels(network)), trains=None))
+    with pytest.raises(HarpError, match=f"The method greedy left {WEIGHTS:,} weights where target_sparsity permits"):
+        tiny(method="greedy").run()
 
 
 @pytest.mark.usefixtures("mine")
