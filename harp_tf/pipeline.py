@@ -60,9 +60,9 @@ class Run:
         keras.utils.set_random_seed(config.seed)
         self.data = load_data(config)
         self.interruption = training.Interruption()
-        # Those of a stored model's settings are not: a run directory of somebody else must not run code.
-        for module in config.own_modules if self.directory.trains() else config.import_modules:
-            models.import_module(module)
+        if self.directory.trains():  # else what a stored run names is not imported: it may be somebody else's
+            for module in config.own_modules:
+                models.import_module(module)
         strategy = self.workers.strategy
         self.fitting = Fitting(config, self.data, self.directory, say, self.interruption, strategy)
         self.final_attacks = measure.final_attacks(config, config.eps)

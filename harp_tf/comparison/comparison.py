@@ -138,8 +138,11 @@ class Comparison:
         return name in {cell.name for cell in self.cells} or (self.directory / "cells" / name).is_dir()
 
     def _note_finished(self, cell: Cell) -> bool:
-        self._note(cell, "finished" if measured.is_measured(cell) else "waiting")
-        return self._entries[cell.name]["status"] == "finished" and "figures" in self._entries[cell.name]
+        self._note(cell, "waiting")
+        finished = "figures" in self._entries[cell.name] and measured.is_measured(cell)
+        if finished:
+            self._entries[cell.name]["status"] = "finished"
+        return finished
 
     def _note(self, cell: Cell, status: str, **more) -> None:
         self._entries[cell.name] = {

@@ -99,9 +99,7 @@ def split_arrays(
     cut = _mixed(_subset(cut, num_validation, cuts.seed), labels)
     chosen = _mixed(_subset(np.arange(len(test[1])), cuts.test_limit, FIXED_SEED), test[1])
     if augmentation == "auto":
-        augmentation = (
-            "none" if images.shape[1:] != (32, 32, 3) else "shift" if "svhn" in name.lower() else "shift+mirror"
-        )
+        augmentation = _customary(name, images.shape[1:])
     shift, mirror = augmentation != "none", augmentation == "shift+mirror"
     return DataSplits(
         name=name,
@@ -112,6 +110,12 @@ def split_arrays(
         validation=MemorySplit(images[cut], labels[cut]),
         test=MemorySplit(test[0][chosen], test[1][chosen]),
     )
+
+
+def _customary(name: str, shape: tuple[int, ...]) -> str:
+    if shape != (32, 32, 3):
+        return "none"
+    return "shift" if "svhn" in name.lower() else "shift+mirror"
 
 
 def numbered_classes(place: str, labels: np.ndarray) -> tuple[str, ...]:
