@@ -130,8 +130,16 @@ def standing(groups: list[dict[str, Any]], attack: str | None) -> Standing | Non
 
 
 def standings(record: Record, loss: str, target: float) -> list[Standing]:
-    """The standing in natural accuracy and under the attacks to rank by, as far as models were measured with them."""
-    found = [standing(record.pruned(loss, target), attack) for attack in (None, *record.ranking)]
+    """The standing in natural accuracy and under the attacks to rank by, as far as models were measured with them.
+
+    Under the second of these nobody is ranked before all that are best under the first were measured with it: the best
+    of the others would look like the best of all.
+    """
+    groups = record.pruned(loss, target)
+    found = [standing(groups, attack) for attack in (None, *record.ranking[:1])]
+    first = found[-1]
+    best = [first.leader, *first.level] if first is not None else []
+    found += [standing(groups, a) for a in record.ranking[1:] if all(a in group["robust"] for group in best)]
     return [one for one in found if one is not None]
 
 

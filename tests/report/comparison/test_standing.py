@@ -115,3 +115,17 @@ def test_the_headline_claims_nothing_without_a_difference(compared, cells):
     )
     assert headline(read_comparison(compared(level[:1]))) == "One method; nothing to compare it with yet."
     assert headline(read_comparison(compared([]))) == ""
+
+
+def test_a_stronger_attack_ranks_where_the_best_were_tried(compared, cells):
+    at_90 = [one for one in cells if one["sparsity"] == 0.9]  # HARP, global magnitude and random, in this order
+    for one in at_90:
+        one["figures"]["robust"]["cw"] = {**one["figures"]["robust"]["autoattack"], "accuracy": 0.1}
+    pgd = [one for one in cells if "figures" in one and one["sparsity"] is not None]
+    for one in pgd:
+        del one["figures"]["robust"]["autoattack"]
+    assert [s.what for s in standings(read_comparison(compared(cells)), "pgd", 0.9)] == ["natural", "PGD-20", "C&W"]
+    del at_90[2]["figures"]["robust"]["cw"]  # clearly behind
+    assert [s.what for s in standings(read_comparison(compared(cells)), "pgd", 0.9)] == ["natural", "PGD-20", "C&W"]
+    del at_90[0]["figures"]["robust"]["cw"]
+    assert [s.what for s in standings(read_comparison(compared(cells)), "pgd", 0.9)] == ["natural", "PGD-20"]
