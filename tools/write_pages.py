@@ -34,7 +34,7 @@ pre, code { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", mono
 main th, main td { padding: 7px 12px; text-align: left; vertical-align: top; white-space: normal; }
 main .short { white-space: nowrap; }
 p:has(> img) { max-width: none; }
-img { max-width: 100%; vertical-align: top; border: 1px solid var(--grid); border-radius: 10px; }
+img { max-width: 100%; margin-bottom: 6px; vertical-align: top; border: 1px solid var(--grid); border-radius: 10px; }
 """
 
 
