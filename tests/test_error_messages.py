@@ -223,6 +223,12 @@ def in_another_stage() -> None:
     trainer.fit(np.zeros((2, 6, 6, 3), np.float32), np.array([0, 1]), verbose=0)
 
 
+def half_an_execution():
+    trainer = trainer_of()
+    trainer.compile("sgd", steps_per_execution=2)
+    trainer.fit(IMAGES, np.array([0, 1]), initial_step=3)
+
+
 def with_ends(inputs: int, outputs: int) -> keras.Model:
     ends = [keras.Input((5,)) for _ in range(inputs)]
     merged = layers.Concatenate()(ends) if inputs > 1 else ends[0]
@@ -298,6 +304,7 @@ FIT: dict[str, Callable[[], object]] = {
     "a batch that does not divide": lambda: trainer_of(accumulate=3).train_on_batch(IMAGES, np.array([0, 1])),
     "no callback": lambda: fit(network=prune()),
     "another stage than was compiled": in_another_stage,
+    "half of the steps that run together": half_an_execution,
     "gamma": lambda: harp_tf.StepwiseRegularization(0),
     "gamma of a dense network": lambda: fit(callbacks=[harp_tf.StepwiseRegularization()]),
     "KeepBest without validation": lambda: fit(callbacks=[harp_tf.KeepBest()]),

@@ -225,11 +225,17 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         return history
 
     def _skip_steps(self, count: int) -> None:
-        """Makes the next `count` calls of the train function do nothing: Keras knows no epoch of fewer steps."""
+        """Makes the train function do nothing for `count` steps: Keras knows no epoch of fewer steps."""
         if not count:
             return
+        calls, rest = divmod(count, self.steps_per_execution)
+        if rest:
+            raise HarpError(
+                f"initial_step={count} is no multiple of steps_per_execution={self.steps_per_execution}. Compile with "
+                "steps_per_execution=1, or with what the interrupted training had."
+            )
         self.make_train_function()
-        train, left = vars(self)["train_function"], count
+        train, left = vars(self)["train_function"], calls
 
         def skip(iterator) -> dict:
             nonlocal left

@@ -156,6 +156,15 @@ def test_a_training_killed_within_an_epoch_ends_with_the_same_bits(case, images,
     assert found == expected
 
 
+@pytest.mark.parametrize("together", [2, 4])
+def test_the_first_epoch_may_begin_within_steps_that_run_together(images, together):
+    trainer = trainer_of(stage="pretrain")
+    trainer.compile("sgd", steps_per_execution=together)
+    data = tf.data.Dataset.from_tensor_slices(images).batch(BATCH).repeat()
+    trainer.fit(data, epochs=2, steps_per_epoch=8, initial_step=4, verbose=0)
+    assert int(trainer.steps) == 12
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_at_other_events(images, tmp_path):
     expected = trained_at_once("pgd", images, tmp_path / "whole")
