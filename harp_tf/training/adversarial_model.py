@@ -214,9 +214,10 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
                 "The rates of this network are learned, and nothing drives the factor of their size penalty. Pass "
                 "callbacks=[harp_tf.StepwiseRegularization(gamma=0.01)] to fit()."
             )
-        check_first_batch(self.network, x.whole() if isinstance(x, sharding.RowsOfBatches) else x, y)
+        logits = check_first_batch(self.network, x.whole() if isinstance(x, sharding.RowsOfBatches) else x, y)
         check_first_batch(self.network, *keras.utils.unpack_x_y_sample_weight(validation_data)[:2])
         self.build_optimizer()  # inside the first step it would have that one traced twice
+        self.build_metrics(logits)
         self._skip_steps(initial_step)
         history = super().fit(x, y, *args, callbacks=callbacks, validation_data=validation_data, **kwargs)
         # After all callbacks: some of them restore earlier weights at the end.

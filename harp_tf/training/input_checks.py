@@ -39,7 +39,7 @@ def _check_logits_shape(shape: tuple) -> None:
         )
 
 
-def check_first_batch(network: keras.Model, x, y=None) -> None:
+def check_first_batch(network: keras.Model, x, y=None) -> np.ndarray | None:
     """Refuses data on which attacks and losses would be silently wrong.
 
     Looks at whole arrays, or at the first batch of a tf.data.Dataset or a keras PyDataset. Generators are not
@@ -50,20 +50,24 @@ def check_first_batch(network: keras.Model, x, y=None) -> None:
         x: what `fit` got: an array of images or a dataset of (images, labels).
         y: labels, if `x` is an array.
 
+    Returns:
+        The logits of the first few images, float64 [n, classes]; None where nothing was looked at.
+
     Raises:
         HarpError: if images do not fit the network or are outside [0, 1], labels are no class indices of the
             network, or the network returns probabilities instead of logits.
     """
     if isinstance(x, tf.data.Dataset):
         for batch in x.take(1):
-            _check_element(network, batch)
+            return _check_element(network, batch)
     elif isinstance(x, keras.utils.PyDataset):
-        _check_element(network, x[0])
+        return _check_element(network, x[0])
     elif hasattr(x, "shape") or isinstance(x, (list, tuple, dict)):
-        _check_element(network, (x, y))
+        return _check_element(network, (x, y))
+    return None
 
 
-def _check_element(network: keras.Model, element) -> None:
+def _check_element(network: keras.Model, element) -> np.ndarray:
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(element)
     for what, values in (("images", images), ("labels", labels)):
         if values is None:
@@ -76,11 +80,15 @@ def _check_element(network: keras.Model, element) -> None:
                 f"The {what} must be one array, received a {type(values).__name__}. Make one of it with "
                 f"numpy.stack({what})."
             )
-    check_batch(network, np.asarray(images), np.asarray(labels))
+    return check_batch(network, np.asarray(images), np.asarray(labels))
 
 
-def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """The checks of `check_first_batch` on images and labels; the network sees the first few of them."""
+def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The checks of `check_first_batch` on images and labels; the network sees the first few of them.
+
+    Returns:
+        The logits of these, float64 [n, classes].
+    """
     wanted = tuple(getattr(network, "input_shape", None) or images.shape)[1:]  # not known of a subclassed model
     if len(wanted) != images.ndim - 1 or any(w not in (None, n) for w, n in zip(wanted, images.shape[1:])):
         raise HarpError(
@@ -118,3 +126,4 @@ def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) ->
             "The network returns probabilities (a softmax output), and attacks on those see vanishing gradients. "
             "Remove the softmax: the last layer must return logits (activation=None)."
         )
+    return logits

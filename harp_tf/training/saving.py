@@ -5,6 +5,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Self
 
 import keras
+import numpy as np
 
 from harp_tf import losses
 from harp_tf.attacks import Attack
@@ -53,6 +54,18 @@ class SavedTraining(keras.Model, abc.ABC):
         if self.compiled and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+
+    def build_metrics(self, logits: np.ndarray | None) -> None:
+        """Makes the variables of the metrics of `compile`; left to the first step, they come too late for a checkpoint.
+
+        Args:
+            logits: floats [n, classes], any of the network; None does nothing.
+        """
+        if logits is None or self.distribute_strategy.num_replicas_in_sync > 1:  # for several devices Keras does it
+            return
+        with self.distribute_strategy.scope():
+            self.compute_metrics(None, np.zeros(len(logits), "int32"), logits.astype("float32"))
+        self.reset_metrics()
 
     def load_weights(self, filepath, *args, **kwargs) -> None:
         """As keras.Model.load_weights; a compiled model takes the state of its optimiser too."""
