@@ -1,4 +1,4 @@
-"""Programs of the docs that need something of the reader, such as a model and images: given that, they do what they say."""
+"""Programs of the docs that need something of the reader, such as a model and images: given that, they run."""
 
 import keras
 import numpy as np
