@@ -15,7 +15,7 @@ from harp_tf.baselines import METHODS
 from harp_tf.config import RunConfig, setting_range, setting_type
 from harp_tf.reading import LIMIT, read_json, read_text
 from harp_tf.recipes import RECIPES
-from harp_tf.types import HarpError
+from harp_tf.types import HarpError, parse_number
 
 _FLAGFILE = ("--flagfile", "-flagfile")
 _RECIPE = ("--recipe", "-recipe")
@@ -23,6 +23,13 @@ _MOST_FLAGFILES = 1000
 
 EXIT_MISTAKE = 2
 """Exit status for a mistake that the user can mend."""
+
+
+class _Number(flags.FloatParser):
+    """A float flag that takes quotients too: 8/255."""
+
+    def convert(self, argument: Any) -> float:
+        return parse_number(argument) if isinstance(argument, str) else super().convert(argument)
 
 
 def define_settings(names: Collection[str] | None = None) -> None:
@@ -45,7 +52,7 @@ def _define(field: dataclasses.Field) -> None:
     elif kind is int:
         flags.DEFINE_integer(field.name, default, text)
     elif kind is float:
-        flags.DEFINE_float(field.name, default, text)
+        flags.DEFINE(_Number(), field.name, default, text, serializer=flags.ArgumentSerializer())
     elif kind is tuple:
         flags.DEFINE_list(field.name, list(default), text)
     elif isinstance(choices, tuple):

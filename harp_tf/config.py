@@ -17,6 +17,7 @@ from harp_tf.types import (
     HarpError,
     PruningSpec,
     RateBound,
+    parse_number,
     require_choice,
 )
 
@@ -101,7 +102,7 @@ class RunConfig:
     beta: float = _setting(6.0, "Weight of the KL term of trades and mart.", 0)
     replays: int = _setting(4, "How often the loss free uses each minibatch.", 1)
     norm: str = _setting("linf", "Norm of the threat model.", choices=("linf", "l2"))
-    eps: float = _setting(8 / 255, "Radius of the attack, in units of [0, 1] pixels.", 0)
+    eps: float = _setting(8 / 255, "Radius of the attack, in units of [0, 1] pixels, such as 0.1 or 8/255.", 0)
     attack_steps: int = _setting(10, "Gradient steps of the training attack.", 1)
     attack_step_size: float | None = _setting(None, "Step of the training attack in [0, 1] pixels; default eps / 4.", 0)
 
@@ -203,7 +204,7 @@ class RunConfig:
                 f"stages must have prune between pretrain and finetune, received {self.stages}: finetune trains "
                 "under the masks that prune learns."
             )
-        for name, eps in [("eps", self.eps), *(("eps_list", _radius(text)) for text in self.eps_list)]:
+        for name, eps in [("eps", self.eps), *(("eps_list", parse_radius(text)) for text in self.eps_list)]:
             if self.norm == "linf" and eps > 1:
                 raise HarpError(
                     f"{name} must be at most 1 for the norm linf, received {eps!r}: it is in units of [0, 1] pixels. "
@@ -340,9 +341,14 @@ def setting_range(field: dataclasses.Field) -> str:
     return least if high is None else f"{least} and at most {high:.10g}"
 
 
-def _radius(text: str) -> float:
+def parse_radius(text: str) -> float:
+    """The radius that an entry of eps_list names.
+
+    Raises:
+        HarpError: if it names none.
+    """
     try:
-        radius = float(text)
+        radius = parse_number(text)
     except ValueError:
         radius = math.nan
     if not 0 <= radius < math.inf:

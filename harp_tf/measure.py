@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from harp_tf import attacks, data, deploy, files, layers, report
 from harp_tf.attacks.precision import half_precision_safe
-from harp_tf.config import RunConfig
+from harp_tf.config import RunConfig, parse_radius
 from harp_tf.run_dir import cores
 from harp_tf.training.precision import computes_in_float16
 from harp_tf.types import HarpError
@@ -250,7 +250,7 @@ def check_radii(config: RunConfig) -> None:
 
 def radii(config: RunConfig) -> list[float]:
     """The radii of an evaluation: those of eps_list, the run's own first if it is among them; or only that."""
-    found = [float(eps) for eps in config.eps_list] or [config.eps]
+    found = [parse_radius(text) for text in config.eps_list] or [config.eps]
     return sorted(dict.fromkeys(found), key=lambda eps: eps != config.eps)
 
 

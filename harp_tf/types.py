@@ -152,6 +152,21 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def parse_number(text: str) -> float:
+    """The number of a text such as "0.03" or, as radii are quoted, "8/255".
+
+    Raises:
+        ValueError: if it is neither a number nor a quotient of two.
+    """
+    numerator, slash, denominator = text.partition("/")
+    if not slash:
+        return float(text)
+    try:
+        return float(numerator) / float(denominator)
+    except ZeroDivisionError as error:
+        raise ValueError(f"could not divide by 0 in {text!r}") from error
+
+
 def is_count(value: object) -> TypeGuard[int]:
     """Whether `value` is a plain whole number >= 1, as JSON can hold it; True is not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -10,6 +10,7 @@ from absl import flags
 
 from harp_tf import cli_flags
 from harp_tf.config import RunConfig, setting_range
+from harp_tf.measure import radii
 from harp_tf.run_record import RunRecord
 from harp_tf.types import HarpError
 
@@ -57,6 +58,16 @@ def test_without_flags_the_settings_are_the_defaults(parsed):
     assert cli_flags.given_flags() == []
 
 
+def test_a_radius_may_be_a_quotient(parsed, refused):
+    parsed("--eps=8/255", "--attack_step_size=2/255", "--eps_list=0,8/255,0.1")
+    settings = cli_flags.read_settings()
+    assert (settings.eps, settings.attack_step_size) == (8 / 255, 2 / 255)
+    assert radii(settings) == [8 / 255, 0, 0.1]
+    for wrong in ("8/0", "8/", "/255", "8/2/5", "eight"):
+        assert "eps" in refused(f"--eps={wrong}")
+        assert "eps_list must be radii" in refused(f"--eps_list={wrong}")
+
+
 def test_flags_of_every_kind_are_read(parsed, tmp_path):
     flagfile = tmp_path / "a.flags"
     flagfile.write_text("# a comment\n--batch_size=3\n--eps=0.25\n\n--skip=conv1,logits\n")
@@ -92,7 +103,7 @@ def test_a_flag_given_with_its_default_counts_as_given(parsed):
         ("--batch_size=1.5", ["batch_size", "1.5"]),
         ("--batch_size=", ["batch_size"]),
         ("--batch_size", ["batch_size"]),
-        ("--eps=8/255", ["eps", "8/255"]),
+        ("--eps=8:255", ["eps", "8:255"]),
         ("--loss=sgd", ["loss", "sgd", "natural", "pgd", "trades", "mart", "free"]),
         ("--download=perhaps", ["download", "perhaps"]),
         ("--flagfile=none.flags", ["none.flags", "No such file"]),

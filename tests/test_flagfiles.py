@@ -157,6 +157,9 @@ def test_the_papers_runs_are_complete(parse):
         assert f"--target_sparsity={sparsity:.4g}\n" in text, name
         if loss != "free":
             assert f"--model={model}\n" in text and f"--loss={loss}\n" in text, name
+        settings = parse(name)
+        assert settings.attacks == ("pgd10", "cw", "apgd-ce", "autoattack"), name
+        assert settings.eps == (4 if loss == "free" else 8) / 255, name
 
 
 @functools.cache
