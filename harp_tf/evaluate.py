@@ -31,8 +31,14 @@ def main() -> None:
     known = earlier.get(target.stem, {}).get("sha256")
     if known not in (None, checksum(target)):
         raise HarpError(f"{output} holds figures of another file as {target.stem!r}. Choose another --output.")
-    state = output.with_name(f"{output.name}.unfinished") if output is not None else None
-    measurement = Measurement(config, run.data, earlier=earlier, state=state, save=save)
+    measurement = Measurement(
+        config,
+        run.data,
+        earlier=earlier,
+        save=save,
+        state=output and output.with_name(f"{output.name}.unfinished"),
+        pictures=output and output.with_name(f"{output.stem}_examples.png"),
+    )
     if target.suffix == ".keras":
         found = measurement.of_keras(target.stem, _plain(target, run), target)
     else:
@@ -43,6 +49,7 @@ def main() -> None:
         found = measurement.of_tflite(target.stem, target, twin)
     if output is not None:
         write_json(output, {**earlier, **found})
+        report.write_security_curve({**earlier, **found}, output.with_name(f"{output.stem}_security_curve"))
     measurement.finish()
     print("\n" + report.results_table(found))
     print(report.warnings(found))
@@ -69,7 +76,9 @@ def _earlier(output: Path | None) -> Figures:
 
 def define_own() -> None:
     """Defines the flags that only this program has."""
-    flags.DEFINE_string("output", None, "JSON file that the figures of a file as target are added to.")
+    flags.DEFINE_string(
+        "output", None, "JSON file that the figures of a file as target are added to; pictures are drawn beside it."
+    )
     flags.DEFINE_string("save_adversarial", None, "Folder for all adversarial images, one .npz file per attack.")
 
 

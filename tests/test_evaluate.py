@@ -11,6 +11,7 @@ from keras import layers as keras_layers
 
 from harp_tf.attacks import State
 from harp_tf.measure import Measurement
+from harp_tf.report import theme
 from harp_tf.types import HarpError
 from tests.runs import contents, read
 
@@ -132,11 +133,17 @@ def test_an_evaluation_that_was_interrupted_goes_on(program, copy, monkeypatch):
     assert read(copy / "results.json") == resumed
 
 
-def test_a_tflite_file_is_attacked_without_gradients_and_by_its_twins_images(program, small_run, tmp_path):
+def test_a_tflite_file_is_attacked_without_gradients_and_by_its_twins_images(program, small_run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(theme, "save", lambda figures, folder: drawn.extend((folder, name) for name in figures))
     data = ["--test_limit=60", "--eps=0.1", "--train_limit=256", "--seed=7"]
     alone = shutil.copy(small_run[0] / "model.tflite", tmp_path / "alone.tflite")
-    ended = program("evaluate", f"--target={alone}", "--attacks=pgd3,square20", *data, f"--output={tmp_path}/f.json")
+    radii = "--eps_list=0.1,0.05"
+    output = f"--output={tmp_path}/f.json"
+    ended = program("evaluate", f"--target={alone}", "--attacks=pgd3,square20", *data, radii, output)
     assert ended.status == 0, ended.err
+    assert {*os.listdir(tmp_path)} == {"alone.tflite", "f.json", "f_examples.png"}
+    assert drawn == [(tmp_path, "f_security_curve")]
     assert "of pgd3, square20 only square20 can attack it" in ended.out
     figures = read(tmp_path / "f.json")["alone"]
     assert list(figures["robust_accuracy"]) == ["square20"]
@@ -144,7 +151,7 @@ def test_a_tflite_file_is_attacked_without_gradients_and_by_its_twins_images(pro
     assert "cannot attack it" in program("evaluate", f"--target={alone}", "--attacks=pgd3", *data).error
     # Beside its Keras twin, and joined to what is there.
     shutil.copy(small_run[0] / "dense.keras", tmp_path / "alone.keras")
-    ended = program("evaluate", f"--target={alone}", "--attacks=pgd3,square30", *data, f"--output={tmp_path}/f.json")
+    ended = program("evaluate", f"--target={alone}", "--attacks=pgd3,square30", *data, output)
     assert ended.status == 0, ended.err
     both = read(tmp_path / "f.json")["alone"]
     assert set(both["robust_accuracy"]) == {"pgd3", "square20", "square30"}

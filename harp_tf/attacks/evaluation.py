@@ -10,7 +10,7 @@ from harp_tf.attacks import checks, figures
 from harp_tf.attacks.base import Attack, Logits
 from harp_tf.attacks.checks import Finding
 from harp_tf.attacks.engine import Engine
-from harp_tf.attacks.predictions import Predict, predicted
+from harp_tf.attacks.predictions import Predict, finite_logits, predicted
 from harp_tf.attacks.square import Square
 from harp_tf.attacks.state import Record, State
 from harp_tf.types import HarpError
@@ -165,13 +165,16 @@ def _record(
         tell: receives what is being done, and what stands of how many, by attack.
 
     Returns:
-        Of attacks A and predictors P: labels, attacked, right/P; if images are attacked standing/A/P, parts/A/P and,
+        Of attacks A and predictors P: labels, attacked, right/P, off/P (how far its logits are from those of the
+        attacked model at most, by image); if images are attacked standing/A/P, parts/A/P and,
         where A finds distances, distances/A; and of what is kept images/A, adversarial/A, labels/A and predicted/A.
     """
     attacked = next(iter(predictors))
-    correct = {name: predicted(predict, images, name) == labels for name, predict in predictors.items()}
+    answers = {name: finite_logits(predict, images, name) for name, predict in predictors.items()}
+    correct = {name: logits.argmax(-1) == labels for name, logits in answers.items()}
     record = {"labels": labels, "attacked": np.array(room)}
     record |= {f"right/{name}": right for name, right in correct.items()}
+    record |= {f"off/{name}": np.abs(logits - answers[attacked]).max(-1) for name, logits in answers.items()}
     for name, engine in engines.items() if room else ():
 
         def of_part(part: str, standing: int, name: str = name) -> None:

@@ -37,11 +37,12 @@ def of_predictor(
         seed: of the evaluation.
 
     Returns:
-        natural_accuracy, balanced_accuracy, per_class, ci95, right, n_test, n_robust, robust_accuracy by attack, and
-        "attacks" by attack: norm, eps, n, robust_accuracy, ci95, balanced_accuracy, per_class, right (which
-        examples, see `answers.packed`: two models are compared on the same ones), settings, checks, and, where there is
-        something to say, stages (accuracy after each part of a cascade), curve and median_distance (of an attack
-        that finds distances), crafted_on (another predictor) and note.
+        natural_accuracy, balanced_accuracy, per_class, ci95, right, n_test, n_robust, robust_accuracy by attack, of
+        another predictor than the attacked one max_logit_difference to that on the clean images, and "attacks" by
+        attack: norm, eps, n, robust_accuracy, ci95, balanced_accuracy, per_class, right (which examples, see
+        `answers.packed`: two models are compared on the same ones), settings, checks, and, where there is something to
+        say, stages (accuracy after each part of a cascade), curve and median_distance (of an attack that finds
+        distances), crafted_on (another predictor) and note.
     """
     labels = joined(records, "labels", int)
     natural = accuracies(labels, joined(records, f"right/{name}", bool), num_classes)
@@ -82,6 +83,7 @@ def of_predictor(
             "settings": settings.as_dict(),
             "checks": [finding.as_dict() for finding in own],
         }
+    gap = {} if name == crafted_on else {"max_logit_difference": float(joined(records, f"off/{name}", float).max())}
     return {
         "natural_accuracy": natural["accuracy"],
         "balanced_accuracy": natural["balanced_accuracy"],
@@ -91,6 +93,7 @@ def of_predictor(
         "ci95": natural["ci95"],
         "per_class": natural["per_class"],
         "right": natural["right"],
+        **gap,
         "attacks": entries,
     }
 

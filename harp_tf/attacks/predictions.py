@@ -1,4 +1,4 @@
-"""The classes that a model predicts on the host."""
+"""The answers of a model on the host."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 """Images float32 [n, ...] -> logits [n, classes], on the host."""
 
 
-def predicted(predict: Predict, images: np.ndarray, name: str) -> np.ndarray:
-    """The predicted class of every image, int [n].
+def finite_logits(predict: Predict, images: np.ndarray, name: str) -> np.ndarray:
+    """The logits of every image, [n, classes].
 
     Args:
         predict: the model.
@@ -28,4 +28,9 @@ def predicted(predict: Predict, images: np.ndarray, name: str) -> np.ndarray:
             f"Expected finite logits of the model {name!r}, received NaN or infinity for {broken} of {len(images)} "
             "images. Check its weights; a float16 network may overflow, then evaluate it in float32."
         )
-    return logits.argmax(-1)
+    return logits
+
+
+def predicted(predict: Predict, images: np.ndarray, name: str) -> np.ndarray:
+    """The predicted class of every image, int [n]; arguments and errors as of `finite_logits`."""
+    return finite_logits(predict, images, name).argmax(-1)

@@ -2,6 +2,7 @@
 
 from harp_tf.report import labels
 from harp_tf.report.comparison import comparison_table, write_comparison
+from harp_tf.report.curves import write_security_curve
 from harp_tf.report.examples import write_examples
 from harp_tf.report.page import write_report
 from harp_tf.report.progress import Progress
@@ -18,4 +19,5 @@ __all__ = [
     "write_comparison",
     "write_examples",
     "write_report",
+    "write_security_curve",
 ]

@@ -1,5 +1,9 @@
 """Robust accuracy over the radius of the attack."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from harp_tf.report import labels, theme
@@ -47,3 +51,15 @@ def security_curve(run: Run) -> Figure | None:
     axes.set_xlabel(f"radius of the attack, {' and '.join(_NORMS.get(n, n) for n in sorted(norms))}, [0, 1] pixels")
     figure.legend(loc="outside upper center", ncols=1 if len(curves) < 3 else 2)
     return figure
+
+
+def write_security_curve(results: Mapping[str, Any], target: Path) -> None:
+    """Draws the security curves of figures that belong to no run directory; without any nothing is written.
+
+    Args:
+        results: figures by model, as in results.json.
+        target: where to draw, without the endings .png and .svg.
+    """
+    drawn = security_curve(Run(target, {}, {}, {}, dict(results)))
+    if drawn is not None:
+        theme.save({target.name: drawn}, target.parent)

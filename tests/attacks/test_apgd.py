@@ -144,7 +144,7 @@ def test_reproduces_all_official_runs(name):
     assert len(ours) == 203
     # A step follows the signs of a gradient, so a rounding can send a run elsewhere. Which one does depends on the
     # processor: 1 or 2 of the 203 with AVX-512, 3 or 4 without.
-    assert (difference < 1e-3).mean() >= 0.97
+    assert (difference >= 1e-3).sum() <= 4
 
 
 def test_the_checks_of_a_hundred_steps():

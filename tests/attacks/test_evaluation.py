@@ -126,6 +126,16 @@ def test_robust_means_right_clean_and_attacked():
     assert result["robust_accuracy"] == {"help": 4 / 7}
 
 
+@pytest.mark.parametrize("size", [2, 7])
+def test_the_logits_of_another_predictor_are_compared_on_all_images(size):
+    def nearly(images):  # off by 0.25 on the last image
+        return plain(images) + 0.25 * np.all(np.isclose(images, IMAGES[-1]), -1, keepdims=True)
+
+    found = run(size, robust_limit=1, predictors={"model": plain, "file": nearly})
+    assert found["file"]["max_logit_difference"] == pytest.approx(0.25, rel=1e-5)
+    assert "max_logit_difference" not in found["model"]
+
+
 def test_without_attacks():
     (result,) = run(attacks={}).values()
     assert result["robust_accuracy"] == {} and result["n_test"] == 7

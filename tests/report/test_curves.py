@@ -3,6 +3,7 @@ import json
 import numpy as np
 
 from harp_tf.report import plots, write_report
+from harp_tf.report.curves import write_security_curve
 from harp_tf.report.run import read_run
 
 CURVE = {"norm": "linf", "eps": [0.0, 0.1, 0.2], "robust_accuracy": [0.97, 0.9, 0.4]}
@@ -61,3 +62,11 @@ def test_the_page_has_curve_stages_and_warnings(run_dir):
     results["pruned"]["attacks"] = {"autoattack": [{**entry, "checks": []}]}
     (run_dir / "results.json").write_text(json.dumps(results))
     assert "The checks of the attacks found nothing." in write_report(run_dir).read_text()
+
+
+def test_the_curves_of_a_file_are_drawn_beside_its_figures(tmp_path):
+    write_security_curve({"my_file": {"security_curve": {}}}, tmp_path / "none")
+    assert not list(tmp_path.iterdir())
+    write_security_curve({"my_file": {"security_curve": {"square": CURVE}}}, tmp_path / "mine.of_today")
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.of_today.png", "mine.of_today.svg"}
+    assert "my_file" in (tmp_path / "mine.of_today.svg").read_text()
