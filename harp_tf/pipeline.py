@@ -189,6 +189,12 @@ class Run:
         if projected:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
+        if cut := compaction.cut_at(layers.strip(self.network)):
+            self.say(
+                f"warning: the network is cut in two at {', '.join(cut)}, which reads nothing that depends on the "
+                "images: all of them get the same logits. Lower --target_sparsity, or leave more there with "
+                f"--rate_bounds={cut[0]}=0.1: or --skip={cut[0]}."
+            )
         made = pruning.rates(self.network, self.config.method, strategy, projected)
         if made["cost_kept"] > made["budget"]:  # of a method of the user's
             raise HarpError(

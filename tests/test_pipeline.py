@@ -48,6 +48,12 @@ def test_the_budget_is_kept_in_graph_model_and_file(tiny, sparsity, lines, capsy
     assert "projected" not in capsys.readouterr().out, "told by a callback of another epoch than the one that is kept"
 
 
+def test_a_network_without_a_path_from_image_to_logits_is_named(tiny, lines):
+    tiny(method="random", target_sparsity=0.999, stages=("prune",)).run()  # a weight a layer
+    (line,) = [line for line in lines if "cut in two" in line]
+    assert line.startswith("warning: the network is cut in two at second, ") and "--rate_bounds=second=0.1:" in line
+
+
 # Where a run starts from -----------------------------------------------------------------------------------------
 
 

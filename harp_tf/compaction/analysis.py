@@ -47,6 +47,17 @@ class Analysis:
             self.grown = True
 
 
+def known_channels(rules: dict[Node, Rule], inputs: Sequence[Tensor]) -> Analysis:
+    """Finds the known channels of every tensor, front to back; nothing is kept yet. Arguments as of `analyse`."""
+    analysis = Analysis()
+    for tensor in inputs:
+        analysis.learn(tensor)
+    for node, rule in rules.items():
+        for tensor, value in zip(node.outputs, rule.forward(node, analysis), strict=True):
+            analysis.learn(tensor, value)
+    return analysis
+
+
 def analyse(rules: dict[Node, Rule], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Analysis:
     """Finds the known channels, front to back, and the smallest set of channels to keep, back to front.
 
@@ -58,12 +69,7 @@ def analyse(rules: dict[Node, Rule], inputs: Sequence[Tensor], outputs: Sequence
     Returns:
         What was found.
     """
-    analysis = Analysis()
-    for tensor in inputs:
-        analysis.learn(tensor)
-    for node, rule in rules.items():
-        for tensor, value in zip(node.outputs, rule.forward(node, analysis), strict=True):
-            analysis.learn(tensor, value)
+    analysis = known_channels(rules, inputs)
     for tensor in (*inputs, *outputs):
         analysis.keep(tensor, True)
     _close(rules, analysis)

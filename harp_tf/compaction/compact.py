@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from harp_tf.compaction.analysis import Analysis, analyse, is_computed
+from harp_tf.compaction.cut import cut_in
 from harp_tf.compaction.nodes import Node, is_depthwise, nodes_of
 from harp_tf.compaction.normalisation import fold_batch_norms
 from harp_tf.compaction.report import CompactionReport, LayerChange
@@ -71,6 +72,7 @@ def compact_with_report(model: keras.Model, *, fold_batch_norm: bool = True) -> 
         parameters_before=model.count_params(),
         parameters_after=small.count_params(),
         difference=difference,
+        cut=tuple(cut_in(rules, graph.outputs, analysis)),
     )
     return small, report
 

@@ -32,6 +32,7 @@ class CompactionReport:
         parameters_before: all weights of the given model, biases and statistics included.
         parameters_after: all weights of the compact one.
         difference: largest difference of an output on random inputs, relative to the spread of the outputs.
+        cut: the layers where the model loses its input, () if its outputs depend on that.
     """
 
     layers: tuple[LayerChange, ...]
@@ -39,6 +40,7 @@ class CompactionReport:
     parameters_before: int
     parameters_after: int
     difference: float
+    cut: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         width = max((len(layer.name) for layer in self.layers), default=0)
@@ -51,6 +53,8 @@ class CompactionReport:
             )
         lines.append(f"{'parameters':{width}}  {'':16}  {self.parameters_before:11,} -> {self.parameters_after:11,}")
         lines.append(f"outputs differ by {self.difference:.1e} of their spread")
+        if self.cut:
+            lines.append(f"cut in two at {', '.join(self.cut)}: the outputs are the same for every input")
         lines += [f"left alone: {name} ({reason})" for name, reason in self.left_alone.items()]
         return "\n".join(lines)
 
