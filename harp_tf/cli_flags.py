@@ -1,4 +1,4 @@
-"""The command line: the only place where flags are defined and read."""
+"""The command line: the flags that are settings of a run, how all are parsed, and how a program ends."""
 
 import dataclasses
 import os
