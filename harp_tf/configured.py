@@ -1,9 +1,12 @@
 """Frozen dataclasses that Keras can save inside a model."""
 
 import dataclasses
+import inspect
 from typing import Any, Self
 
 import keras
+
+from harp_tf.types import HarpError
 
 
 class Configured:
@@ -18,7 +21,18 @@ class Configured:
         keras.saving.register_keras_serializable(cls.__module__.partition(".")[0])(cls)
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes, in the form that Keras writes to JSON."""
+        """What the constructor takes, in the form that Keras writes to JSON.
+
+        Raises:
+            HarpError: if the class is no dataclass, has no get_config of its own, and its constructor takes arguments.
+        """
+        own: Any = next(cls for cls in type(self).__mro__ if "__init__" in vars(cls))
+        unknown = "__dataclass_params__" not in vars(own) and len(inspect.signature(own.__init__).parameters) > 1
+        if unknown and own is not object and type(self).get_config is Configured.get_config:
+            raise HarpError(
+                f"{type(self).__name__} cannot be saved: its constructor is its own, so what it got is not known. Make "
+                "it a dataclass (@dataclasses.dataclass(frozen=True)) with fields, or give it a get_config()."
+            )
         names = [field.name for field in dataclasses.fields(self) if field.init]  # type: ignore[arg-type]
         return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
 

@@ -11,6 +11,7 @@ import numpy as np
 from harp_tf.layers import PrunedKernel
 from harp_tf.strategies import Strategy
 from harp_tf.training import AdversarialModel
+from harp_tf.types import HarpError
 
 WEIGHTS_ONLY = MappingProxyType({"granularity": "weight", "budget": "weights", "rate_bounds": (), "initial_rate": None})
 """What `Method.only` says of a method that removes single weights to a budget of weights, at rates that stay."""
@@ -78,3 +79,16 @@ def keep_all(kernels: Sequence[PrunedKernel]) -> None:
     """
     for kernel in kernels:
         kernel.scores.set_count(kernel.scores.size)
+
+
+def require_steps(steps_per_epoch: int | None) -> int:
+    """The number of steps of an epoch, for a training whose schedule hangs on it.
+
+    Raises:
+        HarpError: if `fit` was not given it.
+    """
+    if steps_per_epoch is None:
+        raise HarpError(
+            "The schedule of this method hangs on the number of steps: pass fit(..., epochs=..., steps_per_epoch=...)."
+        )
+    return steps_per_epoch

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf import compression
-from harp_tf.baselines.base import WEIGHTS_ONLY, Method
+from harp_tf.baselines.base import WEIGHTS_ONLY, Method, require_steps
 from harp_tf.baselines.magnitude import keep_heaviest
 from harp_tf.layers import budget_of
 from harp_tf.training import AdversarialModel
@@ -97,8 +97,13 @@ class FlyingBirdTraining(AdversarialModel):
         """See `AdversarialModel`: with the gradients of the last batch."""
         return {**super().own_state(), **{variable.name: variable for variable in [*self.seen, self.total]}}
 
-    def fit(self, *args, epochs: int = 1, steps_per_epoch: int = 1, **kwargs):
-        """As `AdversarialModel.fit`; the number of steps sets the time between updates and the share's decay."""
+    def fit(self, *args, epochs: int = 1, steps_per_epoch: int | None = None, **kwargs):
+        """As `AdversarialModel.fit`; the number of steps sets the time between updates and the share's decay.
+
+        Raises:
+            HarpError: without steps_per_epoch.
+        """
+        steps_per_epoch = require_steps(steps_per_epoch)
         self.total.assign(epochs * steps_per_epoch)
         for kernel in self._kernels:  # from scores to masks, which is what moves
             kernel.scores.scores.assign(kernel.scores.mask())

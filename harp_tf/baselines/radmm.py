@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from harp_tf import compression
-from harp_tf.baselines.base import WEIGHTS_ONLY, Method, keep_all, keep_largest
+from harp_tf.baselines.base import WEIGHTS_ONLY, Method, keep_all, keep_largest, require_steps
 from harp_tf.training import AdversarialModel
 
 UPDATES = 10
@@ -62,8 +62,13 @@ class AdmmTraining(AdversarialModel):
         own = [*self.counts, *self.auxiliary, *self.dual, self.rho, self.interval]
         return {**super().own_state(), **{variable.name: variable for variable in own}}
 
-    def fit(self, *args, epochs: int = 1, steps_per_epoch: int = 1, **kwargs):
-        """As `AdversarialModel.fit`; the number of steps sets rho_0 and the time between updates."""
+    def fit(self, *args, epochs: int = 1, steps_per_epoch: int | None = None, **kwargs):
+        """As `AdversarialModel.fit`; the number of steps sets rho_0 and the time between updates.
+
+        Raises:
+            HarpError: without steps_per_epoch.
+        """
+        steps_per_epoch = require_steps(steps_per_epoch)
         steps = epochs * steps_per_epoch
         self.rho.assign(min(PULL / steps, LARGEST))
         self.interval.assign(max(steps // UPDATES, 1))

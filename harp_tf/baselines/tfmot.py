@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harp_tf.baselines.base import WEIGHTS_ONLY, Method, keep_all, keep_largest
+from harp_tf.baselines.base import WEIGHTS_ONLY, Method, keep_all, keep_largest, require_steps
 from harp_tf.baselines.twin import Twin, require
 from harp_tf.layers import PrunedLayer, pruned_kernels
 from harp_tf.training import AdversarialModel
@@ -109,12 +109,13 @@ class TfmotTraining(AdversarialModel):
         """As `AdversarialModel.compile`, but never for XLA, which nobody promises for Keras 2 and tfmot."""
         super().compile(*args, **{**kwargs, "jit_compile": False})
 
-    def fit(self, *args, epochs: int = 1, steps_per_epoch: int = 1, **kwargs):
+    def fit(self, *args, epochs: int = 1, steps_per_epoch: int | None = None, **kwargs):
         """As `AdversarialModel.fit`; the number of steps sets the schedule, and validation is needed.
 
         Raises:
-            HarpError: if the network cannot be pruned by tfmot.
+            HarpError: if the network cannot be pruned by tfmot, or without steps_per_epoch.
         """
+        steps_per_epoch = require_steps(steps_per_epoch)
         self._twin = pruned_twin(self.network, self._counts, epochs * steps_per_epoch)
         self._pruned = [self._twin.layers[id(kernel.layer)] for kernel in self._kernels]
         self._updater = require("tensorflow_model_optimization").sparsity.keras.UpdatePruningStep()

@@ -10,11 +10,11 @@ from harp_tf.layers.model import (
     pruned_kernels,
     pruning_spec,
     rate_table,
-    set_stage,
 )
 from harp_tf.layers.prune import describe, prune
 from harp_tf.layers.pruned import PrunedLayer, shared_kernels
 from harp_tf.layers.registry import kernels_of, pruned_class, register_kernels
+from harp_tf.layers.set_stage import set_stage
 from harp_tf.layers.strip import strip
 
 __all__ = [

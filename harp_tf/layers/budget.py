@@ -10,6 +10,9 @@ from harp_tf.layers.cost import fixed_cost, kernel_costs
 from harp_tf.layers.model import PrunedKernel, pruned_kernels, pruning_spec
 from harp_tf.types import HarpError
 
+PROJECTED = "The rates exceeded the target sparsity and were projected onto it."
+"""What is said where `project_to_budget` had to do something."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:

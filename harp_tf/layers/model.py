@@ -1,4 +1,4 @@
-"""Reading and steering the pruned kernels of a model."""
+"""Reading the pruned kernels of a model."""
 
 import dataclasses
 import math
@@ -11,8 +11,7 @@ import tensorflow as tf
 from harp_tf.layers.pruned import PrunedLayer
 from harp_tf.layers.rebuild import walk
 from harp_tf.layers.scores import Scores
-from harp_tf.layers.stages import free_variables
-from harp_tf.types import STAGES, HarpError, PruningSpec, require_choice
+from harp_tf.types import HarpError, PruningSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,31 +143,3 @@ def rate_table(model: keras.Model) -> dict[str, dict[str, float | int]]:
         }
         for k, size in zip(pruned_kernels(model), sizes, strict=True)
     }
-
-
-def set_stage(model: keras.Model, stage: str) -> None:
-    """Freezes and unfreezes the variables of a pruned model for a stage.
-
-    Compile afterwards. The pruned layers remember the stage when the model is saved; layers that were left unpruned
-    find it again when the loaded model is trained by an `AdversarialModel`, or set to the stage anew.
-
-    Args:
-        model: a model made by `harp_tf.prune`.
-        stage: "prune" trains scores and rates (as the model's mode says) and normalisation layers, "finetune"
-            trains all weights under fixed masks, and "joint" trains all of these together, which is not in the paper.
-            Layers whose `trainable` is False stay frozen.
-
-    Raises:
-        HarpError: for another stage, or a model without pruned layers.
-    """
-    require_choice("stage", stage, STAGES)
-    pruning_spec(model)
-    for _, layer in walk(model):
-        if isinstance(layer, PrunedLayer):
-            layer.set_stage(stage)
-        else:
-            free_variables(layer, stage)
-    for kernel in pruned_kernels(model):
-        for copy in kernel.copies:
-            copy.scores.trainable = copy.logit.trainable = False
-        kernel.follow()

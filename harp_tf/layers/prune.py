@@ -15,12 +15,12 @@ from harp_tf.layers.model import (
     pruned_kernels,
     pruning_spec,
     rate_table,
-    set_stage,
 )
 from harp_tf.layers.policy import Skip, leave_alone
 from harp_tf.layers.pruned import PrunedLayer
 from harp_tf.layers.rebuild import copy_variables, rebuild, require_built, walk
 from harp_tf.layers.registry import kernels_of, pruned_class
+from harp_tf.layers.set_stage import set_stage
 from harp_tf.layers.spaces import find_spaces
 from harp_tf.types import HarpError, PruningSpec, is_number
 

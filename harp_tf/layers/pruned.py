@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -60,10 +61,6 @@ class PrunedLayer(keras.layers.Layer):
         self.rate_bounds = {name: tuple(bounds) for name, bounds in (rate_bounds or {}).items()}
         self.reads = None if reads is None else [Part.of(part) for part in reads]
         self.kernel_scores: list[Scores] = []
-
-    def build(self, input_shape) -> None:
-        super().build(input_shape)
-        self._add_scores()
 
     @classmethod
     def adopt(cls, layer: keras.layers.Layer, pruning: PruningSpec | dict, rate_bounds: Bounds | None = None) -> None:
@@ -156,7 +153,12 @@ class PrunedLayer(keras.layers.Layer):
 
     def base_config(self) -> dict:
         """The configuration of the plain layer."""
-        return super().get_config()
+        config = super().get_config()
+        if not getattr(self.base_class.get_config, "_is_default", False):
+            return config
+        # A class without get_config(): Keras notes the arguments that its constructor got, for such classes alone.
+        given = self._auto_config.config if hasattr(self, "_auto_config") else {}
+        return {**config, **{name: value for name, value in given.items() if name in _arguments(self.base_class)}}
 
     def get_config(self) -> dict:
         config = {**self.base_config(), "pruning": self.pruning.as_dict()}
@@ -165,6 +167,11 @@ class PrunedLayer(keras.layers.Layer):
         if self.reads is not None:
             config["reads"] = [part.as_list() for part in self.reads]
         return config
+
+
+def _arguments(layer_class: type[keras.layers.Layer]) -> set[str]:
+    """The names of what the constructor of a layer class takes itself."""
+    return set(inspect.signature(layer_class.__init__).parameters)
 
 
 def make_pruned_class(base: type[keras.layers.Layer], kernels: Sequence[Kernel]) -> type[PrunedLayer]:
@@ -182,9 +189,15 @@ def make_pruned_class(base: type[keras.layers.Layer], kernels: Sequence[Kernel])
     def call(self, *args, **kwargs):
         return self.call_masked(*args, **kwargs)
 
+    @functools.wraps(base.build)  # Keras passes the shapes by the names of the arguments
+    def build(self, *args, **kwargs):
+        base.build(self, *args, **kwargs)
+        self._add_scores()
+
     name = "Pruned" + keras.saving.get_registered_name(base).replace(">", ".")
     doc = f"{base.__name__} with a learned mask on {', '.join(k.name for k in kernels)}."
-    members = {"base_class": base, "kernels": tuple(kernels), "call": call, "__doc__": doc, "__module__": __name__}
+    members = {"base_class": base, "kernels": tuple(kernels), "build": build, "call": call}
+    members |= {"__doc__": doc, "__module__": __name__}
     return type(name, (PrunedLayer, base), members)
 
 

@@ -104,6 +104,8 @@ def rebuild(model: keras.Model, replace: Replacement) -> keras.Model:
         old = old_layers[path]
         if _plain_class(new) is _plain_class(old):
             copy_variables(own_variables(old), own_variables(new))
+            if isinstance(new, keras.layers.Normalization):
+                new.finalize_state()  # it computes with tensors made of its variables, which only loading makes anew
     # Layers inside of others are made by a constructor, which knows nothing of what was frozen later.
     frozen = {path: not layer.trainable for path, layer in visit(model)}
     for path, new in visit(made):
@@ -118,6 +120,7 @@ def _copy(model: keras.Model, replace: Replacement) -> keras.Model:
         made = cls.from_config(config)
         if not made.built:
             made.build(model.input_shape)
+        _rename(model, made)
         return made
     entry = _replaced(keras.saving.serialize_keras_object(model), model, replace, "")
     made = keras.saving.deserialize_keras_object({key: entry[key] for key in IDENTITY})
@@ -126,6 +129,21 @@ def _copy(model: keras.Model, replace: Replacement) -> keras.Model:
         made.build_from_config(model.get_build_config())
     made.built = True
     return made
+
+
+def _rename(model: keras.Model, made: keras.Model) -> None:
+    """Gives the layers of a copied graph the names that theirs have: the config of some layers does not hold them."""
+    pairs = zip(_operations(model), _operations(made), strict=True)
+    for old, new in pairs:
+        if is_graph(old) and is_graph(new):
+            _rename(old, new)
+        elif new.name != old.name:
+            new.name = old.name
+
+
+def _operations(graph: keras.Model) -> list[keras.Operation]:
+    """Layers and operations of a graph, in the order of its config."""
+    return graph._layers if isinstance(graph, keras.Sequential) else graph.operations
 
 
 def _plain_class(layer: keras.layers.Layer) -> type:
@@ -138,6 +156,11 @@ def require_built(model: object) -> None:
         raise HarpError(
             f"Expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}. "
             "Models of tf_keras, Keras 2 or another library have to be built anew with keras.layers."
+        )
+    if hasattr(model, "robust_loss"):
+        raise HarpError(
+            f"Expected a network, received {model.name!r}, a training (AdversarialModel) of one. Pass its network: "
+            "trainer.network."
         )
     if not model.built:
         raise HarpError(f"Model {model.name!r} has no weights yet. Add keras.Input(...) or call it on a batch first.")
@@ -184,9 +207,8 @@ def _rewrite(model: keras.Model, replace: Replacement, prefix: str) -> tuple[typ
         # A class with a constructor of its own, which Keras saves by its arguments: a Functional of the same graph.
         model = Functional(model.input, model.output, name=model.name)
         config = model.get_config()
-    operations = model._layers if isinstance(model, keras.Sequential) else model.operations
     entries = []
-    for entry, layer in zip(config["layers"], operations, strict=True):
+    for entry, layer in zip(config["layers"], _operations(model), strict=True):
         path = f"{prefix}{layer.name}"
         if not isinstance(layer, keras.layers.Layer):  # an operation without weights
             entries.append(entry)

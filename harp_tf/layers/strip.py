@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from harp_tf.layers.budget import project_to_budget
+from harp_tf.layers.budget import PROJECTED, project_to_budget
 from harp_tf.layers.model import pruning_spec
 from harp_tf.layers.producers import silence_unread_channels
 from harp_tf.layers.pruned import PrunedLayer
@@ -27,7 +27,7 @@ def strip(model: keras.Model) -> keras.Model:
     """
     pruning_spec(model)
     if project_to_budget(model):
-        print("The rates exceeded the target sparsity and were projected onto it.")
+        print(PROJECTED)
 
     def replacement(path: str, layer: keras.layers.Layer) -> tuple[type, dict] | None:
         return (layer.base_class, layer.base_config()) if isinstance(layer, PrunedLayer) else None

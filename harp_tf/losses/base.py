@@ -33,6 +33,8 @@ class LossTerms:
 class RobustLoss(Configured, abc.ABC):
     """A training loss on clean images and their adversarial counterparts.
 
+    Subclasses are frozen dataclasses, so that a training that is saved knows their settings.
+
     Attributes:
         needs_attack: whether it looks at adversarial images, so that the trainer needs an attack.
     """

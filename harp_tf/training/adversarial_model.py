@@ -21,11 +21,13 @@ from harp_tf.layers import (
     set_stage,
     shared_kernels,
 )
+from harp_tf.layers.budget import PROJECTED
 from harp_tf.training import accumulation, distribution, keras_strategies, replicas, sharding
 from harp_tf.training.figures import make_figures, record_classification, record_loss, record_size
 from harp_tf.training.input_checks import check_first_batch, check_network
 from harp_tf.training.precision import computes_in_float16
 from harp_tf.training.saving import SavedTraining, random_states
+from harp_tf.training.weight_decay import exclude_from_weight_decay
 from harp_tf.types import HarpError, is_number
 
 
@@ -47,7 +49,7 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
             pruned one trains in its stage, see `harp_tf.set_stage`.
         loss: "natural", "pgd", "trades", "mart", "free", or a `harp_tf.losses.RobustLoss`.
         attack: the attack of the threat model; the loss sets its objective and start for training. Not needed
-            for "natural".
+            for "natural". The attribute may be set to another one; compile again then.
         weight_decay: L2 decay added to the gradients (as PyTorch's SGD does it), for all variables but scores and
             rates. The optimiser's own `weight_decay`, which is decoupled, spares scores and rates too.
         seed: keys the random starts of the attacks, together with the step.
@@ -100,7 +102,7 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         if attack is None and self.robust_loss.needs_attack:
             raise HarpError(f"The loss {loss!r} needs an attack, for example attack=harp_tf.attacks.PGD(eps=8/255).")
         self.attack = attack
-        self._training_attack: Any = self.robust_loss.prepare_attack(attack) if self.robust_loss.needs_attack else None
+        self._aim()
         self.weight_decay = weight_decay
         self.seed = seed % 2**31
         self.accumulate = accumulate
@@ -131,6 +133,11 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         self._figures = make_figures(bool(self._kernels))
         self.built = True
 
+    def _aim(self) -> None:
+        """Makes the attack of the training steps from `attack`, which may have become another one."""
+        wanted = self.robust_loss.needs_attack and self.attack is not None
+        self._training_attack: Any = self.robust_loss.prepare_attack(self.attack) if wanted else None
+
     def call(self, inputs, training=None):
         """The logits of the network."""
         return self.network(inputs, training=training)
@@ -143,13 +150,14 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         """
         if loss is not None:
             raise HarpError("AdversarialModel has its own loss: pass it to the constructor, not to compile().")
+        self._aim()
         strategy = self.distribute_strategy
         with strategy.scope():
             optimizer = keras.optimizers.get(optimizer)
         learned = [v for v in self._score_variables() if v.trainable]
         inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
         if learned and inner.weight_decay and not inner.built:
-            inner.exclude_from_weight_decay(var_list=learned)
+            exclude_from_weight_decay(inner, learned)
         distribution.require_scope(strategy, [inner.iterations], "optimiser")
         if strategy.num_replicas_in_sync > 1:
             keras_strategies.leave_sums_to_the_step(inner)
@@ -157,8 +165,8 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
             super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
         self._compiled_for = self._trained_now()
 
-    def _trained_now(self) -> frozenset[int]:
-        return frozenset(id(variable) for variable in self.trainable_variables)
+    def _trained_now(self) -> tuple:
+        return frozenset(id(variable) for variable in self.trainable_variables), id(self.attack)
 
     def own_state(self) -> dict[str, keras.Variable]:
         """The variables that belong neither to the network nor to the optimiser, by name."""
@@ -204,8 +212,8 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         if self.compiled and self._compiled_for != self._trained_now():
             # The step that was compiled would go on training what it trained before.
             raise HarpError(
-                "What this network trains has changed since compile(), by set_stage() or by setting trainable. Compile "
-                "it again before fit()."
+                "What this network trains has changed since compile(), by set_stage() or by setting trainable or "
+                "attack. Compile it again before fit()."
             )
         given = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
         given = given if isinstance(given, (list, tuple)) else [given]
@@ -220,9 +228,11 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         self.build_metrics(logits)
         self._skip_steps(initial_step)
         history = super().fit(x, y, *args, callbacks=callbacks, validation_data=validation_data, **kwargs)
-        # After all callbacks: some of them restore earlier weights at the end.
+        # After all callbacks: some of them restore earlier weights at the end, or averaged ones.
+        for kernel in self._kernels:
+            kernel.follow()
         if self.learns_rates and project_to_budget(self.network):
-            print("The learned rates exceeded the target sparsity and were projected onto it.")
+            print(PROJECTED)
         return history
 
     def _skip_steps(self, count: int) -> None:

@@ -46,6 +46,7 @@ class StepwiseRegularization(keras.callbacks.Callback):
                 f"gamma must be a positive number, received {gamma!r}. 0.01 fits thousands of steps, 0.1 hundreds."
             )
         self.initial = gamma
+        self._reached = False
 
     def on_train_begin(self, logs=None):
         if not hasattr(self.model, "gamma") or not pruned_kernels(self.model.network):
@@ -59,10 +60,22 @@ class StepwiseRegularization(keras.callbacks.Callback):
         # nothing from this one, whichever comes first.
         model = self.model
         gamma = float(keras.ops.convert_to_numpy(model.gamma))
-        if gamma > 0.0 and compression.reaches_target(float(keras.ops.convert_to_numpy(model.hw_loss()))):
+        if gamma > 0.0 and self._at_target():
             model.gamma_frozen.assign(True)
         frozen = gamma if bool(keras.ops.convert_to_numpy(model.gamma_frozen)) else None
         model.gamma.assign(compression.stepwise_gamma(self.initial, epoch, frozen))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._reached = self._at_target()
+
+    def on_train_end(self, logs=None):
+        # The rates are projected onto the target now, by `fit` or with the best weights. The next `fit` must not take
+        # that for an epoch that has reached it: without a gamma it does not ask.
+        if not self._reached and not bool(keras.ops.convert_to_numpy(self.model.gamma_frozen)):
+            self.model.gamma.assign(0.0)
+
+    def _at_target(self) -> bool:
+        return compression.reaches_target(float(keras.ops.convert_to_numpy(self.model.hw_loss())))
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -82,14 +95,18 @@ class KeepBest(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
+        self._logits: list[np.ndarray] = []
+        self._epoch = 0
+        self._forget()
+
+    def _forget(self) -> None:
         self.best: tuple[float, float] | None = None
         self.best_epoch: int | None = None
         self.projected = False
         self._weights: list[np.ndarray] = []
-        self._logits: list[np.ndarray] = []
-        self._epoch = 0
 
     def on_train_begin(self, logs=None):
+        self._forget()  # another training; a checkpoint restores after this
         if not hasattr(self.model, "network"):
             raise HarpError(
                 f"KeepBest needs a harp_tf.AdversarialModel, received {type(self.model).__name__}. Pass the callback "

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from harp_tf.layers import project_to_budget, prune, register_kernels, strip
 from harp_tf.layers.rebuild import is_graph, rebuild, walk
+from harp_tf.training import AdversarialModel
 from harp_tf.types import HarpError
 
 
@@ -219,3 +221,98 @@ def test_a_layer_shared_across_models():
 def test_what_is_no_model(given):
     with pytest.raises(HarpError, match="Expected a Keras 3 model .*received .*built anew with keras.layers"):
         rebuild(given, keep)
+
+
+class Multiplied(layers.Layer):
+    """Without get_config(): Keras notes what the constructor gets."""
+
+    def __init__(self, factor=2.0, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def call(self, inputs):
+        return self.factor * inputs
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(layers.Layer):
+    """Likewise, with a kernel."""
+
+    def __init__(self, units=8, factor=1.0, **options):
+        super().__init__(**options)
+        self.units, self.factor = units, factor
+
+    def build(self, input_shape):
+        self.table = self.add_weight(shape=(input_shape[-1], self.units), name="table")
+
+    def call(self, inputs):
+        return self.factor * keras.ops.matmul(inputs, self.table)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Bilinear(layers.Layer):
+    """With two inputs, whose shapes Keras gives to `build` by name."""
+
+    def build(self, left_shape, right_shape):
+        self.table = self.add_weight(shape=(left_shape[-1], right_shape[-1]), name="table")
+
+    def call(self, left, right):
+        return keras.ops.matmul(left, self.table) * right
+
+
+def adapted() -> layers.Layer:
+    layer = layers.Normalization(name="normal")
+    layer.adapt(np.random.default_rng(0).normal(0.5, 0.2, (64, 6)))
+    return layer
+
+
+def of_layers_without_names() -> keras.Model:
+    image = keras.Input((6,))
+    inner = keras.Sequential([keras.Input((6,)), Multiplied(0.5), layers.Dense(5)], name="inner")
+    hidden = layers.Add()([Multiplied(3.0)(image), keras.ops.relu(image), Multiplied()(image)])
+    return keras.Model(image, layers.Dense(3)(inner(hidden)))
+
+
+def of_two_inputs() -> keras.Model:
+    image = keras.Input((6,))
+    return keras.Model(image, layers.Dense(3)(Bilinear()(layers.Dense(4)(image), layers.Dense(5)(image))))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: keras.Sequential([keras.Input((6,)), adapted(), layers.Dense(3)]),
+        lambda: keras.Sequential(
+            [keras.Input((6,)), keras.Sequential([keras.Input((6,)), adapted()], name="first"), layers.Dense(3)]
+        ),
+        of_layers_without_names,
+        lambda: keras.Sequential([keras.Input((6,)), Scaled(4, 3.0), Multiplied(), layers.Dense(3)]),
+        of_two_inputs,
+    ],
+    ids=["adapted", "adapted and nested", "without names", "own kernel", "two inputs"],
+)
+def test_what_a_config_does_not_hold_is_copied_too(model, tmp_path):
+    register_kernels(Scaled, "table")
+    register_kernels(Bilinear, "table")
+    model = model()
+    images = np.random.default_rng(1).normal(0.5, 0.2, (8, 6)).astype(np.float32)
+    expected = model.predict(images, verbose=0)
+    pruned = prune(model, 1e-6, initial_rate=1.0, verbose=False)
+    assert [path for path, _ in walk(pruned)] == [path for path, _ in walk(model)]
+    np.testing.assert_allclose(pruned.predict(images, verbose=0), expected, rtol=1e-6)
+    pruned.save(tmp_path / "pruned.keras")
+    loaded = keras.saving.load_model(tmp_path / "pruned.keras", {"Multiplied": Multiplied})
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, rtol=1e-6)
+    for source in (pruned, loaded):
+        project_to_budget(source)  # one weight goes
+        wanted = source.predict(images, verbose=0)
+        np.testing.assert_allclose(strip(source).predict(images, verbose=0), wanted, rtol=1e-6)
+
+
+def test_a_training_is_no_network():
+    trainer = AdversarialModel(keras.Sequential([keras.Input((6,)), layers.Dense(3)]), "natural")
+    with pytest.raises(HarpError, match="Pass its network: trainer.network"):
+        prune(trainer, 0.5)
+    trainer = AdversarialModel(prune(trainer.network, 0.5, verbose=False), "natural")
+    with pytest.raises(HarpError, match="Pass its network: trainer.network"):
+        strip(trainer)

@@ -37,25 +37,58 @@ def logits(network) -> list[float]:
     return [float(keras.ops.convert_to_numpy(k.scores.logit)) for k in pruned_kernels(network)]
 
 
+def test_keep_best_begins_anew_with_each_training(classifier, trainer_of, fit, data, weights_of):
+    best = KeepBest()
+    first = classifier(0)
+    fit(trainer_of(first, "natural"), 20, [best], validation_data=data)
+    good = best.best
+    second = classifier(1)
+    fit(trainer_of(second, "natural", learning_rate=1e-4), 1, [best], validation_data=data)
+    assert best.best_epoch == 0 and best.best < good
+    assert not np.array_equal(first.get_weights()[0], second.get_weights()[0])
+
+
 # StepwiseRegularization -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("initial, hw_losses, gammas", GAMMA_TABLES)
 def test_gamma_rises_per_epoch_and_freezes_for_good(initial, hw_losses, gammas):
-    remaining = iter(hw_losses)
     model = types.SimpleNamespace(
         gamma=keras.Variable(0.0),
         gamma_frozen=keras.Variable(False, dtype="bool"),
-        hw_loss=lambda: tf.constant(next(remaining)),
+        hw_loss=lambda: tf.constant(0.0),  # before the first epoch nobody asks
     )
     callback = StepwiseRegularization(initial)
     callback.set_model(model)
     used = []
-    for epoch in range(len(hw_losses)):
+    for epoch, hw_loss in enumerate(hw_losses):
         callback.on_epoch_begin(epoch)
         used.append(float(keras.ops.convert_to_numpy(model.gamma)))
+        model.hw_loss = lambda hw_loss=hw_loss: tf.constant(hw_loss)
         callback.on_epoch_end(epoch)
     np.testing.assert_allclose(used, gammas, rtol=1e-6)
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_the_projection_at_the_end_of_a_fit_does_not_freeze_gamma(pruned, trainer_of, fit, data, set_rates, best):
+    network = pruned(0.9)
+    set_rates(network, 0.5)
+    trainer = trainer_of(network, learning_rate=0.0)
+    gammas = []
+    for first in (0, 2):
+        callbacks = [KeepBest()] if best else []
+        history = fit(trainer, 2 + first, callbacks, 0.02, initial_epoch=first, validation_data=data)
+        gammas += history["gamma"]
+        set_rates(network, 0.5)
+    np.testing.assert_allclose(gammas, [0.02, 0.04, 0.06, 0.08], rtol=1e-6)
+
+
+def test_a_target_that_was_reached_stays_reached_for_the_next_fit(pruned, trainer_of, fit, set_rates):
+    network = pruned(0.5)
+    set_rates(network, 0.45)
+    trainer = trainer_of(network, learning_rate=0.0)
+    gammas = fit(trainer, 1, gamma=0.02)["gamma"] + fit(trainer, 3, gamma=0.02, initial_epoch=1)["gamma"]
+    np.testing.assert_allclose(gammas, [0.02, 0.02, 0.02], rtol=1e-6)
 
 
 def test_gamma_reaches_the_training(pruned, trainer_of, fit, set_rates):

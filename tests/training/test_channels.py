@@ -83,6 +83,15 @@ def test_two_epochs_lower_the_rate_and_all_readers_follow(jit_compile):
     np.testing.assert_allclose(plain(images), network(images), rtol=1e-5, atol=1e-5)
 
 
+def test_all_readers_follow_scores_that_the_optimiser_averages():
+    network, trainer, fit = trained(epochs=1, mode="score")
+    trainer.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+    fit()
+    for kernel in pruned_kernels(network):
+        for copy in kernel.copies:
+            np.testing.assert_array_equal(copy.scores, kernel.scores.scores)
+
+
 def test_the_penalty_counts_what_is_never_removed():
     network, trainer, _ = trained()
     costs, fixed = kernel_costs(network), fixed_cost(network)

@@ -1,11 +1,14 @@
 """Regularisers of the network, weights of samples and classes."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 from harp_tf.attacks import PGD
-from harp_tf.losses import cross_entropy
+from harp_tf.losses import LossTerms, RobustLoss, cross_entropy
+from harp_tf.types import HarpError
 
 
 def test_the_networks_own_losses_are_counted_once(classifier, trainer_of, data, loss):
@@ -67,3 +70,29 @@ def test_class_weights_are_sample_weights(classifier, trainer_of, fit, data, ass
     weights = np.array([0.5, 1.0, 3.0])[labels]
     fit(trainer_of(by_sample), x=images, y=labels, sample_weight=weights, batch_size=48)
     assert_equal_weights(by_class, by_sample)
+
+
+def own_loss(decorate):
+    """A loss of a user's with a setting: one whose constructor is written by hand, or a dataclass."""
+
+    class Weighed(RobustLoss):
+        def __call__(self, predict, images, adversarial, labels):
+            logits = predict(adversarial)
+            return LossTerms(self.factor * cross_entropy(logits, labels), None, logits)
+
+    if decorate:
+        Weighed.__annotations__ = {"factor": float}
+        return dataclasses.dataclass(frozen=True)(Weighed)
+    Weighed.__init__ = lambda self, factor=2.0: setattr(self, "factor", factor)
+    return Weighed
+
+
+def test_a_loss_of_ones_own_is_saved_with_its_settings_or_not_at_all(classifier, trainer_of, fit, tmp_path):
+    trainer = trainer_of(classifier(), own_loss(True)(5.0))
+    fit(trainer)
+    trainer.save(tmp_path / "a.keras")
+    assert keras.saving.load_model(tmp_path / "a.keras").robust_loss.factor == 5.0
+    trainer = trainer_of(classifier(), own_loss(False)(5.0))
+    fit(trainer)
+    with pytest.raises(HarpError, match="Weighed cannot be saved.*dataclass"):
+        trainer.save(tmp_path / "b.keras")

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import harp_tf
-from harp_tf.attacks import Attack
+from harp_tf.attacks import PGD, Attack
+from harp_tf.layers import pruned_kernels
 from harp_tf.losses import FreeAdversarialTraining, LossTerms, RobustLoss, Trades, cross_entropy
 from harp_tf.training import KeepBest, StepwiseRegularization
 from harp_tf.types import HarpError
@@ -47,6 +48,32 @@ def test_a_change_of_what_is_trained_needs_another_compile(pruned, trainer_of, d
     assert int(trainer.steps) == steps
     trainer.compile("sgd")
     trainer.fit(*data, verbose=0)
+
+
+def test_another_attack_is_trained_against_after_another_compile(classifier, trainer_of, fit, data):
+    trainer = trainer_of(classifier(), attack=PGD(eps=0.0, steps=1), learning_rate=1e-9)
+    weak = fit(trainer)["adversarial_accuracy"]
+    trainer.attack = PGD(eps=0.9, steps=2)
+    with pytest.raises(HarpError, match="attack. Compile it again"):
+        fit(trainer)
+    trainer.compile(keras.optimizers.SGD(1e-9), run_eagerly=True)
+    history = fit(trainer, validation_data=data)
+    assert history["adversarial_accuracy"][0] < weak[0] / 2
+    assert history["val_adversarial_accuracy"][0] < weak[0] / 2
+
+
+def test_what_the_user_spares_weight_decay_stays_spared(pruned, trainer_of):
+    network = pruned()
+    kernel = network.get_layer("logits").kernel
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_list=[kernel], var_names=["gamma", "beta"])
+    trainer = trainer_of(network, optimizer=optimizer)
+    decayed = {v.path for v in network.variables if optimizer._use_weight_decay(v)}
+    spared = {v.path for v in network.variables} - decayed
+    assert kernel.path in spared and len([path for path in spared if path.endswith(("gamma", "beta"))]) == 2
+    assert spared >= {v.path for k in pruned_kernels(network) for v in (k.scores.scores, k.scores.logit)}
+    assert {path.rpartition("/")[2] for path in decayed} >= {"kernel", "bias"}
+    assert trainer.optimizer is optimizer
 
 
 def test_a_loss_in_compile_is_refused(classifier):
