@@ -33,7 +33,12 @@ TEXTS = Path(__file__).with_name("error_messages.txt")
 
 # Every `raise` in these files has a case here. A message of `fit` gets its file into this list and its case into FIT.
 FILES = [
+    "harp_tf/baselines/base.py",
+    "harp_tf/compression/budget.py",
+    "harp_tf/configured.py",
     "harp_tf/keras_backend.py",
+    "harp_tf/layers/bounds.py",
+    "harp_tf/layers/budget.py",
     "harp_tf/layers/composite.py",
     "harp_tf/layers/model.py",
     "harp_tf/layers/policy.py",
@@ -197,9 +202,14 @@ WRAP: dict[str, Callable[[], object]] = {
         type("Dense", (layers.Layer,), {"__module__": "other_package"}), "kernel"
     ),
     "a layer class that is not registered": lambda: pruned_class(Unknown),
+    "bounds that are no dict": lambda: prune(rate_bounds=[("conv", 0.1)]),
+    "a bound that is no pair": lambda: prune(rate_bounds={"conv": 0.1}),
+    "a ceiling below the floor": lambda: prune(rate_bounds={"conv": (None, 1e-4)}),
+    "a budget that the image alone exceeds": lambda: prune(sparsity=0.9, granularity="channel"),
 }
 STRIP: dict[str, Callable[[], object]] = {
     "a model that is not pruned": lambda: harp_tf.strip(small()),
+    "a training": lambda: harp_tf.strip(trainer_of(prune())),
 }
 
 
@@ -215,6 +225,14 @@ def fit(x: object = None, y: object = None, network: object = None, **options):
     x = np.zeros((2, 6, 6, 3), np.float32) if x is None else x
     y = np.array([0, 1]) if y is None else y
     return trainer_of(network).fit(x, y, verbose=0, **options)
+
+
+class OwnLoss(losses.RobustLoss):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, predict, images, adversarial, labels):
+        return losses.LossTerms(self.factor * losses.cross_entropy(predict(images), labels), None, None)
 
 
 def in_another_stage() -> None:
@@ -305,6 +323,10 @@ FIT: dict[str, Callable[[], object]] = {
     "no callback": lambda: fit(network=prune()),
     "another stage than was compiled": in_another_stage,
     "half of the steps that run together": half_an_execution,
+    "a schedule without steps": lambda: (
+        harp_tf.baselines.METHODS["radmm"].trainer(prune(mode="score"), "natural").fit()
+    ),
+    "a loss that cannot be saved": lambda: OwnLoss(1.0).get_config(),
     "gamma": lambda: harp_tf.StepwiseRegularization(0),
     "gamma of a dense network": lambda: fit(callbacks=[harp_tf.StepwiseRegularization()]),
     "KeepBest without validation": lambda: fit(callbacks=[harp_tf.KeepBest()]),
