@@ -177,7 +177,7 @@ class Run:
             self.network = pruning.without_channels(self.network)
         self.network = pruning.wrap(self.network, self.config, self._strategy, weights)
         self._learn_masks("prune", "rates.json", self.config.initial_strategy)
-        self._save_pruned()
+        self._warn_of_cut(self._save_pruned())
         save_keras(self.network, self.dir / "scored.keras")
 
     def _learn_masks(self, stage: str, file: str, strategy: str) -> None:
@@ -189,12 +189,6 @@ class Run:
         if projected:
             self.say("The rates of the chosen epoch exceeded the target and were projected onto it.")
         self.say(layers.describe(self.network))
-        if cut := compaction.cut_at(layers.strip(self.network)):
-            self.say(
-                f"warning: the network is cut in two at {', '.join(cut)}, which reads nothing that depends on the "
-                "images: all of them get the same logits. Lower --target_sparsity, or leave more there with "
-                f"--rate_bounds={cut[0]}=0.1: or --skip={cut[0]}."
-            )
         made = pruning.rates(self.network, self.config.method, strategy, projected)
         if made["cost_kept"] > made["budget"]:  # of a method of the user's
             raise HarpError(
@@ -203,11 +197,20 @@ class Run:
             )
         write_json(self.dir / file, made)
 
-    def _save_pruned(self) -> None:
+    def _save_pruned(self) -> keras.Model:
         plain = layers.strip(self.network)
         if self.config.channels_first:  # the weights that went have left more channels that do nothing
             plain = compaction.compact(plain, verbose=False)
         save_keras(plain, self.dir / "pruned.keras")
+        return plain
+
+    def _warn_of_cut(self, plain: keras.Model) -> None:
+        if cut := compaction.cut_at(plain):
+            self.say(
+                f"warning: the network is cut in two at {', '.join(cut)}, which reads nothing that depends on the "
+                "images: all of them get the same logits. Lower --target_sparsity, or leave more there with "
+                f"--rate_bounds={cut[0]}=0.1: or --skip={cut[0]}."
+            )
 
     def _finetune(self) -> None:
         if not (self.dir / "rates.json").exists():  # it was pruned in another directory

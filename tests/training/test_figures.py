@@ -68,6 +68,8 @@ def test_evaluation_and_training_count_the_same_loss(pruned, trainer_of, fit, da
     set_rates(network, 0.5)
     trainer = trainer_of(network, learning_rate=0.0)
     fit(trainer, gamma=0.3)
+    set_rates(network, 0.5)  # `fit` has projected them
+    trainer.gamma.assign(0.3)
     results = trainer.evaluate(*data, batch_size=48, return_dict=True, verbose=0)
     assert results["gamma"] == pytest.approx(0.3)
     assert results["loss"] - results["robust_loss"] == pytest.approx(0.3 * results["hw_loss"], rel=1e-4)
