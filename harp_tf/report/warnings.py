@@ -27,7 +27,7 @@ def found(results: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
             for entry in entries:
                 name = labels.attack(attack) + (f" at {entry['eps']:.3g}" if several else "")
                 for check in entry["checks"]:
-                    if "crafted_on" not in entry:  # the same as for the model that was attacked
+                    if entry.get("crafted_on") not in results:  # else the same is told of the model that was attacked
                         attacks = concerned.setdefault((model, check["check"], check["warning"]), [])
                         attacks += [name] if name not in attacks else []
     return [

@@ -23,6 +23,11 @@ def test_a_warning_is_told_once_for_all_that_it_concerns():
     assert text.count("WARNING") == 3 and "WARNING (few) dense (Keras): PGD-20. Too few." in text
 
 
+def test_a_file_alone_tells_what_was_found_in_the_model_that_was_attacked():
+    results = {"phone": {"attacks": {"pgd20": [entry(ZERO, crafted_on="phone.keras")]}}}
+    assert found(results) == [("phone: PGD-20", "zero_gradients", "Gradients are 0.")]
+
+
 def test_radii_are_told_where_there_are_several():
     results = {"dense": {"attacks": {"pgd20": [entry(ZERO), entry(ZERO, eps=0.2), entry(eps=0.3)]}}}
     assert found(results)[0][0] == "dense (Keras): PGD-20 at 0.1, PGD-20 at 0.2"
