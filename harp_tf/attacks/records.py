@@ -52,17 +52,14 @@ def most_images(entries: list[Figures], norm: str, eps: float) -> Figures | None
 def _curves(entries: dict[str, list[Figures]], norm: str, natural: float) -> dict[str, Figures]:
     curves = {}
     for name, found in entries.items():
-        mine = [entry for entry in found if entry["norm"] == norm]
-        points: dict[float, float] = {}
-        for entry in mine:
+        points: dict[float, tuple[float, float]] = {}  # by rounded radius: those of a curve are computed
+        # The one on the most images comes last and stays, the newest of several.
+        for entry in sorted((entry for entry in found if entry["norm"] == norm), key=lambda entry: entry["n"]):
             curve = entry.get("curve", {"eps": [], "robust_accuracy": []})
-            points.update(zip(curve["eps"], curve["robust_accuracy"]))
-        for radius in sorted({entry["eps"] for entry in mine}):
-            best = most_images(mine, norm, radius)
-            if best:
-                points[radius] = best["robust_accuracy"]
-        points[0.0] = natural  # on all images; a curve has that of the attacked ones
+            for point in (*zip(curve["eps"], curve["robust_accuracy"]), (entry["eps"], entry["robust_accuracy"])):
+                points[round(point[0], 9)] = point
+        points[0.0] = 0.0, natural  # on all images; a curve has that of the attacked ones
         if len(points) > 2:
-            radii = sorted(points)
-            curves[name] = {"norm": norm, "eps": radii, "robust_accuracy": [points[radius] for radius in radii]}
+            radii, shares = zip(*sorted(points.values()))
+            curves[name] = {"norm": norm, "eps": [*radii], "robust_accuracy": [*shares]}
     return curves

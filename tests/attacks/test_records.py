@@ -94,6 +94,22 @@ def test_an_attack_that_finds_distances_gives_its_own_curve():
     assert found["security_curve"]["fmn"] == {**curve, "norm": "linf", "robust_accuracy": [0.9, 0.7, 0.2]}
 
 
+@pytest.mark.parametrize("few_first", [True, False])
+def test_a_curve_on_few_images_takes_no_place_of_one_on_more(few_first):
+    eps = 21 / 255
+    computed = 10 * (2 * eps / 20)
+    assert computed != eps  # one radius all the same
+    many = entry(0.6, eps, curve={"eps": [0.0, eps / 2, computed], "robust_accuracy": [0.88, 0.75, 0.6]})
+    few = entry(0.8, eps, n=20, curve={"eps": [0.0, eps / 2, computed], "robust_accuracy": [1.0, 0.9, 0.8]})
+    news = [figures(fmn=few), figures(fmn=many)]
+    found = joined(*(news if few_first else news[::-1]))
+    assert found["security_curve"]["fmn"] == {
+        "norm": "linf",
+        "eps": [0.0, eps / 2, eps],
+        "robust_accuracy": [0.9, 0.75, 0.6],
+    }
+
+
 @pytest.mark.parametrize("earlier", [{}, {"robust_accuracy": {}}])
 def test_nothing_attacked(earlier):
     found = merge(earlier, figures(), "linf", 0.1)
