@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harp_tf import measure
 from harp_tf.attacks.named import canonical
 from harp_tf.attacks.records import most_images
@@ -31,9 +33,10 @@ def is_measured(cell: Cell) -> bool:
     radii = measure.radii(c)
     for attack in map(canonical, c.evaluated_attacks):
         entries = figures.get("attacks", {}).get(attack, [])
-        enough = {entry["eps"] for entry in entries if entry["norm"] == c.norm and entry["n"] >= wanted}
-        curve = {eps for entry in entries for eps in entry.get("curve", {"eps": []})["eps"]}
-        if radii[0] not in enough or (not curve and not set(radii) <= enough):
+        enough = [entry for entry in entries if entry["norm"] == c.norm and entry["n"] >= wanted]
+        own = {entry["eps"] for entry in enough}
+        curve = [eps for entry in enough for eps in entry.get("curve", {"eps": []})["eps"]]
+        if radii[0] not in own or not all(eps in own or np.isclose(eps, curve).any() for eps in radii):
             return False
     return True
 
