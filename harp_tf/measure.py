@@ -201,7 +201,7 @@ class Measurement:
             return None
         c = self.config
         identity = {
-            "records": ["off"],  # what they have that earlier ones had not
+            "records": ["off", "checksum"],  # what they have that earlier ones had not
             "models": {str(name): files.checksum(path) for name, path in zip(predictors, sources)},
             "attacks": {name: attack.as_dict() for name, attack in chosen.items()},
             "data": [c.dataset, c.test_limit, self.data.test.num_examples],

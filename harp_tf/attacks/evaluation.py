@@ -12,7 +12,7 @@ from harp_tf.attacks.checks import Finding
 from harp_tf.attacks.engine import Engine
 from harp_tf.attacks.predictions import Predict, finite_logits, predicted
 from harp_tf.attacks.square import Square
-from harp_tf.attacks.state import Record, State
+from harp_tf.attacks.state import Record, State, checksum_of
 from harp_tf.types import HarpError
 
 SHOWN = 8
@@ -80,7 +80,8 @@ def evaluate(
         robust_limit: attack only so many examples, the first ones.
         seed: keys the attacks' random numbers, together with the place of the example in the split.
         progress: is told how far things are, after every compiled call and every batch.
-        state: where finished batches are kept, and those of an interrupted evaluation found.
+        state: where finished batches are kept, and those of an interrupted evaluation found; batches whose images or
+            labels have changed since are measured anew.
         check: whether to look for signs that the figures cannot be trusted, see `checks`.
         findings: of the checks that concern the model, if they were made before; None makes them.
         keep_all: keep all adversarial images in memory, not only the first `SHOWN` that fooled the model.
@@ -109,12 +110,13 @@ def evaluate(
             shape = images.shape[1:]
             engines = {name: Engine(attack, logits, shape, num_classes) for name, attack in attacks.items()}
         room = len(labels) if robust_limit is None else max(min(robust_limit - done, len(labels)), 0)
-        record = state.load(number) if state else None
+        checksum = checksum_of(images, labels) if state else ""
+        record = state.load(number, checksum) if state else None
         if record is None:
             keep = None if keep_all else SHOWN if number == 0 else 0
             record = _record(engines, images, labels, done, room, predictors, seed, keep, tell)
             if state:
-                state.save(number, record)
+                state.save(number, checksum, record)
         records.append(record)
         done += len(labels)
         tell("", {})

@@ -1,6 +1,7 @@
 """What an interrupted evaluation has measured already, batch by batch."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ Record = dict[str, np.ndarray]
 
 _KEYS = "keys"
 """The names of the arrays: a damaged directory of a zip file may lose one without an error."""
+_CHECKSUM = "checksum"
+"""The checksum of the batch's images and labels: who mends data between two tries must not get figures of both."""
 
 
 class State:
@@ -23,7 +26,7 @@ class State:
     Args:
         folder: made if it does not exist.
         identity: JSON-serialisable description of model, data, attacks and seed.
-        say: receives a line for every damaged record.
+        say: receives a line for every record that is there and cannot be used.
     """
 
     def __init__(self, folder: str | Path, identity: Mapping, say: Callable[[str], None] = print):
@@ -40,24 +43,34 @@ class State:
         """How many batches are there."""
         return len(list(self._folder.glob("batch_*.npz")))
 
-    def load(self, number: int) -> Record | None:
-        """The record of a batch, None if it is not there or, which is said, damaged."""
+    def load(self, number: int, checksum: str) -> Record | None:
+        """The record of a batch, None if it is not there or, which is said, damaged or of other images.
+
+        Args:
+            number: of the batch.
+            checksum: of the batch, see `checksum_of`.
+        """
         path = self._path(number)
         if not path.exists():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
                 record = dict(file)
+            measured = str(record.pop(_CHECKSUM))
             if sorted(record.pop(_KEYS).tolist()) != sorted(record):
                 raise ValueError("arrays are missing")
-            return record
         except Exception as error:  # NumPy, zip and zlib each raise their own for a damaged file
             self._say(f"{path} is damaged ({error or type(error).__name__}): this batch is measured anew.")
             return None
+        if measured != checksum:
+            self._say(f"{path} is of other images or labels than the data have now: this batch is measured anew.")
+            return None
+        return record
 
-    def save(self, number: int, record: Record) -> None:
-        """Writes the record of a batch."""
-        write_npz(self._path(number), {**record, _KEYS: np.array(list(record))})
+    def save(self, number: int, checksum: str, record: Record) -> None:
+        """Writes the record of a batch; the arguments are as for `load`."""
+        added = {_KEYS: np.array(list(record)), _CHECKSUM: np.array(checksum)}
+        write_npz(self._path(number), {**record, **added})
 
     def clear(self) -> None:
         """Removes what was saved, and the folder if nothing else is in it: the evaluation is done."""
@@ -68,6 +81,11 @@ class State:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"batch_{number:06d}.npz"
+
+
+def checksum_of(images: np.ndarray, labels: np.ndarray) -> str:
+    """The SHA-256 of a batch, in hexadecimal digits."""
+    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
 
 def _read(path: Path) -> object:

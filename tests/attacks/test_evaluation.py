@@ -245,6 +245,22 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path, after):
     assert worked == ({2, 4} if after == 1 else {4})  # nothing was measured twice; the last batch has none to attack
 
 
+def test_labels_that_were_mended_after_an_interruption_count(tmp_path):
+    def evaluated(labels, **more):
+        data = tf.data.Dataset.from_tensor_slices((IMAGES, labels)).batch(4)
+        return evaluate(logits, data, {}, {"m": plain}, CLASSES, check=False, **more).figures
+
+    def kill(progress):
+        raise Killed
+
+    with pytest.raises(Killed):
+        evaluated((LABELS + 1) % 3, state=State(tmp_path, {}), progress=kill)
+    assert State(tmp_path, {}).finished == 1
+    lines = []
+    assert evaluated(LABELS, state=State(tmp_path, {}, lines.append)) == evaluated(LABELS)
+    assert len(lines) == 1 and "measured anew" in lines[0]
+
+
 def test_examples_are_those_that_fell_and_all_if_asked_for():
     def examples(**settings):
         found = evaluate(
