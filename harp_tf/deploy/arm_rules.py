@@ -63,13 +63,6 @@ class Rules:
                 return f"{name} has a constant of {len(tensor.shape)} dimensions, not 4"
         return None
 
-    def is_global_average(self, operator: schema.OperatorT) -> bool:
-        """Whether an operator averages over height and width."""
-        if self.name(operator) != "MEAN":
-            return False
-        axes = int_constant(self._model, int(operator.inputs[1]))
-        return axes is not None and sorted(axes % 4) == [1, 2]
-
     def is_zero_subtracted(self, operator: schema.OperatorT) -> bool:
         """Whether an operator subtracts zero, as `prevent_partial_sparse` lets it."""
         if self.name(operator) != "SUB":

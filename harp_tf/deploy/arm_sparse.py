@@ -19,7 +19,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from harp_tf.deploy.arm_rules import Rules
-from harp_tf.deploy.flatbuffer import Source, read_model
+from harp_tf.deploy.flatbuffer import Source, is_global_average, read_model
 from harp_tf.deploy.inspect import read_kernel
 
 _UNARY = frozenset("ABS CEIL ELU FLOOR HARD_SWISH LEAKY_RELU LOGISTIC NEG RELU RELU6 RELU_N1_TO_1 ROUND SQUARE".split())
@@ -127,7 +127,7 @@ class Walk:
             if padded:  # judged with the convolution that reads it
                 inside |= padded
                 continue
-            if self._rules.is_global_average(operator):
+            if is_global_average(self._model, operator):
                 ended = True
                 continue
             finding = self._finding(operator, [index for index in reads if index not in inside])

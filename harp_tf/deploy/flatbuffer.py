@@ -185,6 +185,14 @@ def int_constant(model: schema.ModelT, index: int) -> np.ndarray | None:
     return None if data is None or data.size % 4 else data.view(np.int32)
 
 
+def is_global_average(model: schema.ModelT, operator: schema.OperatorT) -> bool:
+    """Whether an operator averages images, of four axes, over height and width."""
+    if operator_name(model, operator) != "MEAN":
+        return False
+    axes = int_constant(model, int(operator.inputs[1]))
+    return axes is not None and sorted(axes % 4) == [1, 2]
+
+
 def kernel_readers(model: schema.ModelT, weight: WeightTensor) -> list[schema.OperatorT]:
     """The operators that read a dense constant kernel directly: its users, or the DEQUANTIZE in front of them.
 

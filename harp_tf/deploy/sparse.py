@@ -17,6 +17,7 @@ from harp_tf.deploy.flatbuffer import (
     WeightTensor,
     add_buffer,
     add_tensor,
+    is_global_average,
     kernel_readers,
     new_operator,
     operator_name,
@@ -104,11 +105,11 @@ def _reshape_after_global_means(model: schema.ModelT) -> None:
     operators = []
     for operator in graph.operators:
         operators.append(operator)
-        if operator_name(model, operator) != "MEAN" or not operator.builtinOptions.keepDims:
+        if not is_global_average(model, operator) or not operator.builtinOptions.keepDims:
             continue
         result = int(operator.outputs[0])
         pooled = graph.tensors[result].shape
-        if len(pooled) != 4 or tuple(pooled[1:3]) != (1, 1):
+        if len(pooled) != 4:
             continue
         channels = pooled[3]
         flat = add_tensor(

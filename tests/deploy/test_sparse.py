@@ -100,6 +100,26 @@ def test_global_pooling_that_keeps_dimensions_is_rewritten(case):
     assert means(read_model(made.sparse)) == [False]
 
 
+def test_a_mean_over_channels_stays_as_it_is():
+    # The sizes of an open image are written as 1 in the file.
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.Conv2D(32, 3, name="conv"),
+            layers.LayerNormalization(),
+            layers.GlobalAveragePooling2D(keepdims=True),
+            layers.Flatten(),
+        ]
+    )
+    kernel = np.zeros((3, 3, 3, 32), np.float32)
+    kernel[1, 1, :, ::3] = 1
+    model.get_layer("conv").kernel.assign(kernel)
+    images = np.random.default_rng(0).random((2, 9, 7, 3), np.float32)
+    sparse = sparsify(to_tflite(model))
+    assert [found.sparse for found in kernel_nonzeros(sparse)] == [True]
+    np.testing.assert_allclose(TFLiteClassifier(sparse).logits(images), model(images, training=False), atol=1e-4)
+
+
 def test_kernel_that_somebody_else_reads_stays_dense(small):
     file = read_model(small.dense)
     index = weight_tensors(file)[1].index
