@@ -87,7 +87,8 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
     otherwise, but keeps their zeros. A tensor matches a kernel of the same size with zeros in the same
     places; values up to a scale, names, then the order decide among several. More zeros than in the
     model are accepted only where a whole input or output channel was folded to zero, in denormals, and in
-    kernels stored as float16 or int8, where small weights round to zero.
+    kernels stored as float16 or int8, where small weights round to zero. Equal kernels, as of blurs or of twin
+    branches, may be stored once: the tensor then matches one of them.
 
     Args:
         file: A file unpacked by `read_model`.
@@ -107,6 +108,7 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
     found = [(weight, read_kernel(file, weight.index), _names(file, weight)) for weight in weight_tensors(file)]
     uses = [0] * len(kernels)
     matches = []
+    shared: set[int] = set()
     for weight, values, names in found:
         rounded = file.subgraphs[0].tensors[weight.index].type != schema.TensorType.FLOAT32
         candidates = [p for p in by_size[values.size] if _same_zeros(values, kernels[p].weights, rounded)]
@@ -123,10 +125,12 @@ def match_kernels(file: schema.ModelT, model: keras.Model) -> list[KernelMatch]:
                 )
             uses[best] += 1
             kernel = kernels[best]
+            # Not the values of the file: those may be rounded.
+            shared |= {p for p in candidates if is_scaled_copy(kernel.weights, kernels[p].weights)}
             matches.append(KernelMatch(kernel, weight.index, values.reshape(kernel.weights.shape)))
-    for kernel, count in zip(kernels, uses, strict=True):
+    for position, kernel in enumerate(kernels):
         # What nothing passes through is a constant to the converter, which may compute it and drop the kernel.
-        if count == 0 and np.any(kernel.weights):
+        if uses[position] == 0 and position not in shared and np.any(kernel.weights):
             raise HarpError(_missing(kernel, [(values, names) for _, values, names in found]))
     return matches
 

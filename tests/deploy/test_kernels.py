@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from harp_tf.deploy import to_tflite
+from harp_tf.deploy import export_tflite, to_tflite
 from harp_tf.deploy.flatbuffer import read_model
 from harp_tf.deploy.kernels import is_scaled_copy, match_kernels, model_kernels
 
@@ -47,6 +47,21 @@ def test_attention_kernels_are_found():
     matches = match_kernels(read_model(to_tflite(model)), model)
     assert {match.kernel.path for match in matches} == {kernel.path for kernel in model_kernels(model)}
     assert len(matches) == 5
+
+
+@pytest.mark.parametrize("quantize", [None, "int8_weights"])
+def test_equal_kernels_are_stored_once(quantize, tmp_path):
+    def blur(x, number):
+        layer = layers.DepthwiseConv2D(3, padding="same", use_bias=False, trainable=False, name=f"blur{number}")
+        x = layer(x)
+        layer.set_weights([np.repeat(np.outer([1, 2, 1], [1, 2, 1])[..., None, None] / 16, 8, axis=2)])
+        return x
+
+    image = keras.Input((8, 8, 3))
+    x = blur(layers.ReLU()(layers.Conv2D(8, 3, padding="same", name="conv")(image)), 1)
+    x = layers.GlobalAveragePooling2D()(blur(layers.MaxPooling2D()(x), 2))
+    report = export_tflite(keras.Model(image, layers.Dense(3)(x)), tmp_path / "m.tflite", quantize=quantize)
+    assert report.parameters == 3 * 3 * 3 * 8 + 9 * 8 + 8 * 3  # what the file holds
 
 
 @pytest.mark.parametrize("factor_shape", [(5, 1, 1), (1, 1, 4), (1, 1, 1)])
