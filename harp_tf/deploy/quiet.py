@@ -1,6 +1,7 @@
 """Silence for C++ code that writes to the process's own stdout and stderr."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -30,6 +31,11 @@ def captured_output() -> Iterator[Callable[[], str]]:
         # A notebook's or a test's sys.stdout does not write to the descriptors.
         restore.enter_context(contextlib.redirect_stdout(python_sink))
         restore.enter_context(contextlib.redirect_stderr(python_sink))
+
+        # Without a handler of the root logger, logging.info() would install one on the sink, and never remove it.
+        handler = logging.StreamHandler(python_sink)
+        logging.root.addHandler(handler)
+        restore.callback(logging.root.removeHandler, handler)
 
         def text() -> str:
             python_sink.flush()

@@ -1,3 +1,4 @@
+import logging
 import os
 import sys
 
@@ -24,3 +25,14 @@ def test_output_comes_back_after_an_error(capfd):
     os.write(1, b"after\n")
     assert capfd.readouterr().out == "after\n"
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_logging_goes_on_as_it_was(capfd, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest has some
+    with captured_output() as text:
+        logging.warning("inside")
+        assert "inside" in text()
+    assert logging.root.handlers == []
+    logging.warning("after")
+    captured = capfd.readouterr()
+    assert "after" in captured.err and "inside" not in captured.err
