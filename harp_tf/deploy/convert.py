@@ -29,14 +29,10 @@ def to_tflite(model: keras.Model, calibration: np.ndarray | None = None) -> byte
 
     Raises:
         HarpError: If the model still holds layers of harp_tf (strip it first), has several inputs or
-          outputs or a fixed batch size, or cannot be expressed in TFLite's builtin operators.
+          outputs, an output in a dict, a name that TensorFlow does not allow or a fixed batch size, or cannot
+          be expressed in TFLite's builtin operators.
     """
     check_plain(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise HarpError(
-            f"Expected a model with one input and one output, received {len(model.inputs)} and "
-            f"{len(model.outputs)}. Export the part from images to logits."
-        )
     batch = model.inputs[0].shape[0]
     if batch is not None:
         raise HarpError(

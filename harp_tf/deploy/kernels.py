@@ -12,6 +12,7 @@ from keras import layers
 
 from harp_tf.deploy.flatbuffer import WeightTensor, tensor_name, weight_tensors
 from harp_tf.deploy.inspect import read_kernel
+from harp_tf.models import require_exportable
 from harp_tf.types import HarpError
 
 
@@ -44,10 +45,11 @@ class KernelMatch:
 
 
 def check_plain(model: keras.Model) -> None:
-    """Refuses what is not a plain Keras model.
+    """Refuses what is not a plain Keras model from images to logits.
 
     Raises:
-        HarpError: If it is no built Sequential or Functional model, or harp_tf's layers are still in it.
+        HarpError: If it is no built Sequential or Functional model, harp_tf's layers are still in it, or it is not what
+          `require_exportable` wants.
     """
     if not isinstance(model, keras.Model):
         raise HarpError(f"Expected a Keras model, received {type(model).__name__}.")
@@ -62,6 +64,7 @@ def check_plain(model: keras.Model) -> None:
                 f"Expected a plain Keras model, received one with {type(layer).__name__} {layer.name!r}. "
                 "Call harp_tf.strip(model) first: it bakes the masks into the kernels."
             )
+    require_exportable(model, model.name)
 
 
 def model_kernels(model: keras.Model) -> list[ModelKernel]:

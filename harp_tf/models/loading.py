@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from harp_tf.models import archive
 from harp_tf.models.builders import build
+from harp_tf.models.exportable import require_exportable
 from harp_tf.types import HarpError
 
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -118,8 +119,9 @@ def _call(spec: str, input_shape, num_classes: int) -> keras.Model:
 def _check(model, spec: str, input_shape, num_classes: int) -> None:
     if not isinstance(model, keras.Model):
         raise HarpError(f"Model '{spec}' is a {type(model).__name__}; expected a keras.Model (Keras 3).")
-    if not model.built or len(_flat(model, "inputs")) != 1 or len(_flat(model, "outputs")) != 1:
+    if not model.built or not _flat(model, "inputs"):
         raise HarpError(f"Model '{spec}' must be a built Sequential or Functional model with one input and one output.")
+    require_exportable(model, spec)
     received = tuple(model.inputs[0].shape)
     expected = (None, *input_shape)
     if len(received) != 4 or any(r not in (None, e) for r, e in zip(received[1:], expected[1:])):

@@ -71,6 +71,14 @@ def test_two_outputs_are_refused():
         to_tflite(model)
 
 
+def test_an_output_in_a_dict_is_refused_and_one_in_a_list_is_not():
+    image = keras.Input((4,), name="image")
+    logits = layers.Dense(2)(image)
+    with pytest.raises(HarpError, match="a tensor, received one in a dict"):
+        to_tflite(keras.Model({"image": image}, {"logits": logits}))
+    to_tflite(keras.Model([image], [logits]))
+
+
 @pytest.mark.parametrize("model", [keras.Sequential([layers.Dense(2)]), "model.keras"])
 def test_what_is_no_built_model_is_refused(model):
     with pytest.raises(HarpError, match="Expected a"):

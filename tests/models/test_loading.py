@@ -137,6 +137,15 @@ def test_two_outputs_are_refused(tmp_path):
         models.load_or_build(saved(model, tmp_path), SHAPE, 10)
 
 
+def test_what_could_not_be_exported_is_refused_before_it_is_trained(tmp_path):
+    image = keras.Input(SHAPE)
+    logits = keras.layers.Dense(10, name="my logits")(keras.layers.Flatten()(image))
+    with pytest.raises(HarpError, match="Dense 'my logits'"):
+        models.load_or_build(saved(keras.Model(image, logits), tmp_path), SHAPE, 10)
+    with pytest.raises(HarpError, match="one in a dict"):
+        models.load_or_build(saved(keras.Model(image, {"logits": logits}), tmp_path), SHAPE, 10)
+
+
 def test_width_and_depth_are_for_the_own_models(tmp_path):
     path = saved(network(keras.layers.Dense(10)), tmp_path)
     with pytest.raises(HarpError, match="Leave them out"):
