@@ -19,6 +19,7 @@ from keras import layers
 from harp_tf.deploy.arm_plan import CONVOLUTIONS, Placement, Plan, is_image, is_padding, plan_of
 from harp_tf.deploy.arm_sparse import arm_sparse_report
 from harp_tf.deploy.convert import to_tflite
+from harp_tf.deploy.verify import keras_logits
 from harp_tf.layers.graph import Call, Graph, Tensor, graph_of
 from harp_tf.layers.rebuild import rebuild, require_graph
 from harp_tf.types import HarpError
@@ -142,7 +143,7 @@ def _called(layer: keras.layers.Layer, x: keras.KerasTensor, *weights: np.ndarra
 
 def _check(model: keras.Model, written: keras.Model) -> None:
     images = np.random.default_rng(0).random((_CHECKED, *model.inputs[0].shape[1:]), np.float32)
-    one, other = (keras.ops.convert_to_numpy(m(images, training=False)) for m in (model, written))
+    one, other = keras_logits(model, images), keras_logits(written, images)
     difference = float(np.abs(one - other).max() / (np.std(one) or 1.0))
     if not difference <= _TOLERANCE:  # NaN is not
         raise HarpError(

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from harp_tf.deploy.flatbuffer import read_model, write_model
 from harp_tf.deploy.kernels import check_plain, match_kernels
+from harp_tf.deploy.precision import computing_in_float32
 from harp_tf.deploy.quiet import captured_output
 from harp_tf.deploy.reshape import fix_reshapes
 from harp_tf.types import HarpError
@@ -20,7 +21,7 @@ def to_tflite(model: keras.Model, calibration: np.ndarray | None = None) -> byte
 
     Args:
         model: A built Keras model without layers of harp_tf: images float32 `[batch, ...]` in, logits
-          `[batch, classes]` out.
+          `[batch, classes]` out. Under a mixed policy its weights are float32, and so is all that the file computes.
         calibration: float32 `[n, ...]`, images from which the ranges of all activations are taken: the file then
           computes in int8, with float32 images in and float32 logits out. Default: float32 throughout.
 
@@ -39,7 +40,7 @@ def to_tflite(model: keras.Model, calibration: np.ndarray | None = None) -> byte
             f"Expected an open batch dimension, received a model built for batches of {batch}. "
             "Build it with keras.Input(shape) without batch_size."
         )
-    with captured_output() as chatter:
+    with captured_output() as chatter, computing_in_float32(model):
         try:
             converter = tf.lite.TFLiteConverter.from_keras_model(model)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

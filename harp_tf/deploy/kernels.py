@@ -12,7 +12,7 @@ from keras import layers
 
 from harp_tf.deploy.flatbuffer import WeightTensor, tensor_name, weight_tensors
 from harp_tf.deploy.inspect import read_kernel
-from harp_tf.models import require_exportable
+from harp_tf.models.exportable import require_exportable
 from harp_tf.types import HarpError
 
 

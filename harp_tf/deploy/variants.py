@@ -13,10 +13,9 @@ from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.export import ExportReport, calibration_images, write_stored
 from harp_tf.deploy.inspect import memory_bytes
 from harp_tf.deploy.runtime import TFLiteClassifier
-from harp_tf.deploy.verify import compare_logits
+from harp_tf.deploy.verify import compare_logits, keras_logits
 from harp_tf.types import HarpError
 
-_KERAS_BATCH = 256
 _CHECKED = 64  # images on which a file is checked with every runtime before it is written
 
 
@@ -122,7 +121,7 @@ def export_variants(
         raise HarpError("Forms are measured on at least one set of images, received none.")
     first = next(iter(image_sets))
     all_images = image_sets[first][0]
-    wanted = model.predict(all_images, batch_size=_KERAS_BATCH, verbose=0)
+    wanted = keras_logits(model, all_images)
     variants: list[Variant] = []
     converted: dict[bool, bytes] = {}  # most forms are made of one and the same dense file
     for name in names:

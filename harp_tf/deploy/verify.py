@@ -9,6 +9,7 @@ import tensorflow as tf
 from harp_tf.deploy.flatbuffer import Source, operator_name, read_bytes, read_model
 from harp_tf.deploy.inspect import KernelCount, kernel_nonzeros
 from harp_tf.deploy.kernels import KernelMatch, check_plain, is_scaled_copy, match_kernels
+from harp_tf.deploy.precision import computing_in_float32
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.types import HarpError
 
@@ -78,7 +79,7 @@ def verify(
                 "plain runtimes on phones do not have. Replace the layer that needs it."
             )
     matches = match_kernels(file, model)
-    wanted = _keras_logits(model, images)
+    wanted = keras_logits(model, images)
     difference = relative = 0.0
     for xnnpack in (True, False):
         classifier = TFLiteClassifier(data, xnnpack=xnnpack)
@@ -134,7 +135,16 @@ def compare_logits(
     return worst, typical
 
 
-def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The logits that a file must have: those of its Keras model, computed in float32 on the CPU.
+
+    Args:
+        model: The plain Keras model.
+        images: float32 `[n, ...]`, n >= 1.
+
+    Raises:
+        HarpError: If the images are no inputs of the model, or a logit is not finite.
+    """
     images = np.asarray(images, np.float32)
     wanted = model.inputs[0].shape[1:]
     fits = images.ndim == 1 + len(wanted) and all(
@@ -142,7 +152,8 @@ def _keras_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     )
     if not fits or len(images) == 0:
         raise HarpError(f"Expected images of shape [n >= 1, *{list(wanted)}], received {list(images.shape)}.")
-    with tf.device("CPU:0"):  # as the file: by default some GPUs multiply float32 with the precision of ten bits
+    # As the file computes them, and by default some GPUs multiply float32 with the precision of ten bits.
+    with computing_in_float32(model), tf.device("CPU:0"):
         logits = np.concatenate(
             [
                 keras.ops.convert_to_numpy(model(images[start : start + _KERAS_BATCH], training=False))

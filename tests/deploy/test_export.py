@@ -87,3 +87,21 @@ def test_path_of_a_folder_is_an_error(small, tmp_path):
     with pytest.raises(HarpError, match="Expected to write"):
         export_tflite(small.model, tmp_path / "model.tflite")
     assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_of_a_mixed_policy_becomes_a_file_that_computes_in_float32(policy, tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, dtype=policy)(image)
+    x = keras.layers.BatchNormalization(dtype=policy)(x)
+    inner = keras.Input((6, 6, 8))
+    x = keras.Model(inner, keras.layers.Conv2D(8, 3, dtype=policy)(inner))(x) * 0.5
+    model = keras.Model(image, keras.layers.Dense(5, dtype=policy)(keras.layers.Flatten(dtype=policy)(x)))
+    images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+    before = np.array(model(images))
+    report = export_tflite(model, tmp_path / "m.tflite")
+    assert report.max_logit_difference < 1e-5
+    found = TFLiteClassifier(report.path).logits(images)
+    np.testing.assert_allclose(found, before.astype(np.float32), atol=0.05)
+    after = np.array(model(images))
+    assert after.dtype == before.dtype != np.float32 and np.array_equal(after, before)

@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from harp_tf.models import require_exportable
+from harp_tf.models.exportable import require_exportable
 from harp_tf.types import HarpError
 
 
