@@ -42,10 +42,10 @@ def check_kit(model: keras.Model, folder: Path, class_names: Sequence[str], form
     if not folder.parent.is_dir():
         raise HarpError(f"Expected to write into an existing folder, received {str(folder)!r}. Create its parent.")
     shape = [1, *model.inputs[0].shape[1:]]
-    if None in shape or len(class_names) != model.outputs[0].shape[-1]:
+    if None in shape or len(shape) != 4 or len(class_names) != model.outputs[0].shape[-1]:
         raise HarpError(
-            f"A phone kit needs a fixed image size and one name per class, received the input shape {shape} and "
-            f"{len(class_names)} names for {model.outputs[0].shape[-1]} classes."
+            "A phone kit needs images of a fixed height, width and number of channels and one name per class, received "
+            f"the input shape {shape} and {len(class_names)} names for {model.outputs[0].shape[-1]} classes."
         )
 
 

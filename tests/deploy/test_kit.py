@@ -5,12 +5,14 @@ import subprocess
 import sys
 import zipfile
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from harp_tf.deploy import kit, kit_check
 from harp_tf.deploy.inspect import memory_bytes
-from harp_tf.deploy.kit import write_kit
+from harp_tf.deploy.kit import check_kit, write_kit
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.deploy.variants import FORMS, Trial, export_variants
 from harp_tf.types import HarpError
@@ -99,6 +101,14 @@ def test_wrong_arguments_are_refused(small, sets, tmp_path, changes, message):
         write(small, tmp_path / "kit", sets, **changes)
     with pytest.raises(HarpError, match="Create its parent"):
         write(small, tmp_path / "no" / "kit", sets)
+
+
+@pytest.mark.parametrize("shape", [(64,), (9, 7), (None, 8, 3)])
+def test_what_are_no_images_of_one_size_is_refused(shape, tmp_path):
+    pool = layers.GlobalAveragePooling2D() if None in shape else layers.Flatten()
+    model = keras.Sequential([keras.Input(shape), pool, layers.Dense(2)])
+    with pytest.raises(HarpError, match=r"fixed height, width and number of channels .* received the input shape \[1,"):
+        check_kit(model, tmp_path / "kit", ["a", "b"], ["float32"])
 
 
 def test_a_folder_with_a_specification_of_something_else_stays(small, sets, tmp_path):
