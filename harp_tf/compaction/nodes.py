@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from harp_tf.layers.call_names import CallNames
 from harp_tf.layers.channel_rules import ELEMENTWISE_ACTIVATIONS
 from harp_tf.layers.graph import Call, Graph, Tensor
 from harp_tf.layers.registry import TRANSPOSED
@@ -68,7 +69,7 @@ def nodes_of(graph: Graph) -> list[Node]:
     """The calls that lead to an output, separable convolutions as the two convolutions they are made of."""
     calls = _leading_to(graph.outputs, graph.calls)
     uses = collections.Counter(id(call.operation) for call in calls)
-    names = _Names()
+    names = CallNames()
     fresh = 1 + max((t.index for c in graph.calls for t in c.outputs), default=len(graph.inputs))
     nodes: list[Node] = []
     for call in calls:
@@ -123,7 +124,7 @@ def _with_kernel(node: Node, kernel: np.ndarray, bias: keras.Variable | None) ->
     return dataclasses.replace(node, kernel=kernel, bias=values)
 
 
-def _split(node: Node, fresh: int, names: "_Names") -> list[Node]:
+def _split(node: Node, fresh: int, names: CallNames) -> list[Node]:
     layer = node.operation
     depthwise_class, pointwise_class = _SEPARABLE[type(layer)]
     config = layer.get_config()
@@ -152,28 +153,3 @@ def _leading_to(outputs: Sequence[Tensor], calls: Sequence[Call]) -> list[Call]:
             wanted.update(tensor.index for tensor in call.inputs)
             kept.append(call)
     return kept[::-1]
-
-
-class _Names:
-    """Hands out names for the layers of the compact model."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._shared: dict[int, str] = {}
-
-    def of(self, call: Call, shared: bool) -> str:
-        """A name of its own for every call; a shared layer, which stays one layer, has one name."""
-        if shared and id(call.operation) in self._shared:
-            return self._shared[id(call.operation)]
-        name = self.unique(call.path.replace("/", "_"))  # Keras forbids "/" in names
-        self._shared[id(call.operation)] = name
-        return name
-
-    def unique(self, base: str) -> str:
-        """This name, with a number if it is taken."""
-        name, number = base, 0
-        while name in self._taken:
-            number += 1
-            name = f"{base}_{number}"
-        self._taken.add(name)
-        return name

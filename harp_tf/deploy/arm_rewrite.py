@@ -20,6 +20,7 @@ from harp_tf.deploy.arm_plan import CONVOLUTIONS, Placement, Plan, is_image, is_
 from harp_tf.deploy.arm_sparse import arm_sparse_report
 from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.verify import keras_logits
+from harp_tf.layers.call_names import CallNames
 from harp_tf.layers.graph import Call, Graph, Tensor, graph_of
 from harp_tf.layers.rebuild import rebuild, require_graph
 from harp_tf.types import HarpError
@@ -73,13 +74,16 @@ class _Writer:
     def __init__(self, model: keras.Model, graph: Graph, plan: Plan):
         self._model, self._graph, self._plan = model, graph, plan
         self._tensors: dict[int, keras.KerasTensor] = {}
+        self._names = CallNames()
         self._unpadded: dict[int, Tensor] = {}  # index of what a ZeroPadding2D makes -> what it reads
 
     def written(self) -> keras.Model:
         """The new model."""
         graph = self._graph
         image = keras.Input(
-            batch_shape=graph.inputs[0].shape, dtype=graph.inputs[0].dtype, name=self._model.inputs[0].name
+            batch_shape=graph.inputs[0].shape,
+            dtype=graph.inputs[0].dtype,
+            name=self._names.unique(self._model.inputs[0].name),
         )
         seen = keras.ops.flip(image, axis=(1, 2)) if self._plan.mirror else image
         self._tensors[graph.inputs[0].index] = seen
@@ -90,7 +94,8 @@ class _Writer:
 
     def _called(self, call: Call) -> Any:
         layer, mirror = call.operation, self._plan.mirror
-        layer.name = call.path.replace("/", "_")  # nested models are opened
+        mirrored_padding = mirror and is_padding(call)  # every call of one makes a layer
+        layer.name = self._names.of(call, shared=not mirrored_padding)
         placement = self._plan.placements.get(call.outputs[0].index)
         if placement is not None:
             return self._placed(call, placement)
@@ -99,7 +104,7 @@ class _Writer:
         )
         if is_padding(call):
             self._unpadded[call.outputs[0].index] = call.inputs[0]
-            if mirror:
+            if mirrored_padding:
                 layer = layers.ZeroPadding2D([amounts[::-1] for amounts in layer.padding], name=layer.name)
         if type(layer) in CONVOLUTIONS and mirror and is_image(call.inputs[0]):
             kernel, *others = layer.get_weights()
@@ -114,10 +119,10 @@ class _Writer:
         larger = np.zeros((size, size, *kernel.shape[2:]), kernel.dtype)
         larger[down : down + height, right : right + width] = self._seen(kernel)
         if type(layer) is layers.Conv2D and x.shape[-1] == 1:
-            x = layers.Concatenate(name=f"{layer.name}_arm_colours")([x, x, x])
+            x = layers.Concatenate(name=self._names.unique(f"{layer.name}_arm_colours"))([x, x, x])
             larger = np.concatenate([larger, np.zeros_like(larger), np.zeros_like(larger)], axis=2)
         if layer.strides != (1, 1):
-            x = layers.ZeroPadding2D(size // 2, name=f"{layer.name}_arm_pad")(x)
+            x = layers.ZeroPadding2D(size // 2, name=self._names.unique(f"{layer.name}_arm_pad"))(x)
         config = layer.get_config() | {"activation": layer.activation}  # a user's own function has no other name
         changes = {"kernel_size": size, "padding": "same" if layer.strides == (1, 1) else "valid"}
         if type(layer) is not layers.SeparableConv2D:
@@ -125,9 +130,13 @@ class _Writer:
         common = {key: config[key] for key in ("dtype", "trainable")}
         ends = {key: config[key] for key in ("filters", "use_bias", "activation")}
         first = layers.DepthwiseConv2D(
-            **changes, strides=layer.strides, use_bias=False, name=f"{layer.name}_depthwise", **common
+            **changes,
+            strides=layer.strides,
+            use_bias=False,
+            name=self._names.unique(f"{layer.name}_depthwise"),
+            **common,
         )
-        second = layers.Conv2D(kernel_size=1, **ends, name=f"{layer.name}_pointwise", **common)
+        second = layers.Conv2D(kernel_size=1, **ends, name=self._names.unique(f"{layer.name}_pointwise"), **common)
         return _called(second, _called(first, x, larger), *others)
 
     def _seen(self, kernel: np.ndarray) -> np.ndarray:

@@ -147,6 +147,20 @@ def test_a_rewritten_model_has_equal_logits_and_no_finding(change):
     assert written.input_shape == model.input_shape and written.name == model.name
 
 
+def test_opened_names_meet_no_others():
+    inner_image = keras.Input((16, 16, 3), name="block_pad")
+    inner = layers.Conv2D(8, 3, strides=2, padding="same", name="conv")(inner_image)
+    image = keras.Input((16, 16, 3), name="block_conv")
+    x = keras.Model(inner_image, inner, name="block")(image)
+    x = layers.SeparableConv2D(8, 3, strides=2, padding="same", name="block_conv_1")(x)
+    x = layers.Conv2D(8, 1, name="block_conv_1_pointwise")(x)
+    model = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    randomise(model, 0.5)
+    written = rewrite_for_arm(model)
+    assert written is not model and difference(model, written, (16, 16, 3)) < 1e-5
+    assert [layer.name for layer in written.layers][:1] == ["block_conv"]
+
+
 def gated(x):
     gate = layers.Dense(16, activation="sigmoid")(layers.GlobalAveragePooling2D()(x))
     return layers.Multiply()([x, layers.Reshape((1, 1, 16))(gate)])
