@@ -6,9 +6,8 @@ import keras
 
 from harp_tf.types import HarpError
 
-_NAME = re.compile(r"[A-Za-z0-9_.>-]+")
-"""What TensorFlow allows, but for the slashes, which Keras or the converter do not. Inputs and whole models may not
-begin with "_"."""
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*")
+"""What TensorFlow allows, but for the slashes, which Keras or the converter do not."""
 
 
 def require_exportable(model: keras.Model, name: str) -> None:
@@ -36,8 +35,7 @@ def require_exportable(model: keras.Model, name: str) -> None:
             "it with keras.Model(images, logits), or keras.Model(model.inputs[0], model.outputs[0]) of this one."
         )
     for layer in model._flatten_layers():  # Keras has no public list of all layers, nested ones included
-        outermost = layer is model or isinstance(layer, keras.layers.InputLayer)
-        if not _NAME.fullmatch(layer.name) or (outermost and layer.name.startswith(("_", "-", ">"))):
+        if not _NAME.fullmatch(layer.name):
             raise HarpError(
                 f"Model '{name}' holds {type(layer).__name__} '{layer.name}', which TensorFlow does not allow: "
                 "no .tflite file could be made. Give it a name=... of the letters A to Z and a to z, digits and '_', "

@@ -21,7 +21,7 @@ def made(image="image", layer="conv", model="net", nested="block"):
     [
         ({"image": "input image"}, "InputLayer 'input image'"),
         ({"layer": "convé"}, "Conv2D 'convé'"),
-        ({"image": "_image"}, "InputLayer '_image'"),
+        ({"layer": "_conv"}, "Conv2D '_conv'"),
         ({"model": "net(v2)"}, r"Functional 'net\(v2\)'"),
         ({"nested": "block:1"}, "Functional 'block:1'"),
     ],
@@ -32,4 +32,4 @@ def test_names_that_tensorflow_does_not_allow(names, message):
 
 
 def test_names_that_it_allows():
-    require_exportable(made("image-rgb", "_conv", "Net>2", ".x"), "it")
+    require_exportable(made("image-rgb", "1.conv_a", "Net>2", ".x"), "it")
