@@ -209,7 +209,7 @@ WRAP: dict[str, Callable[[], object]] = {
 }
 STRIP: dict[str, Callable[[], object]] = {
     "a model that is not pruned": lambda: harp_tf.strip(small()),
-    "a training": lambda: harp_tf.strip(trainer_of(prune())),
+    "a training": lambda: harp_tf.strip(trainer_of(prune(), name="trainer")),
 }
 
 
