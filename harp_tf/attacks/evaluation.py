@@ -167,8 +167,8 @@ def _record(
         tell: receives what is being done, and what stands of how many, by attack.
 
     Returns:
-        Of attacks A and predictors P: labels, attacked, right/P, off/P (how far its logits are from those of the
-        attacked model at most, by image); if images are attacked standing/A/P, parts/A/P and,
+        Of attacks A and predictors P: labels, attacked, right/P, off/P of all but the attacked one (how far its logits
+        are from those of the attacked one at most, by image); if images are attacked standing/A/P, parts/A/P and,
         where A finds distances, distances/A; and of what is kept images/A, adversarial/A, labels/A and predicted/A.
     """
     attacked = next(iter(predictors))
@@ -176,7 +176,8 @@ def _record(
     correct = {name: logits.argmax(-1) == labels for name, logits in answers.items()}
     record = {"labels": labels, "attacked": np.array(room)}
     record |= {f"right/{name}": right for name, right in correct.items()}
-    record |= {f"off/{name}": np.abs(logits - answers[attacked]).max(-1) for name, logits in answers.items()}
+    others = {name: logits for name, logits in answers.items() if name != attacked}
+    record |= {f"off/{name}": np.abs(logits - answers[attacked]).max(-1) for name, logits in others.items()}
     for name, engine in engines.items() if room else ():
 
         def of_part(part: str, standing: int, name: str = name) -> None:

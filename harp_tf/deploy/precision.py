@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import keras
 
+from harp_tf.layers.dtype_policies import under_policy
+
 
 @contextlib.contextmanager
 def computing_in_float32(model: keras.Model) -> Iterator[None]:
@@ -16,14 +18,9 @@ def computing_in_float32(model: keras.Model) -> Iterator[None]:
         model: a built model; afterwards it is as it was.
     """
     mixed = [
-        (layer, layer.dtype_policy)
+        layer
         for layer in model._flatten_layers()  # Keras has no public list of all layers, nested ones included.
         if layer.dtype_policy.name in ("mixed_float16", "mixed_bfloat16")
     ]
-    try:
-        for layer, _ in mixed:
-            layer.dtype_policy = "float32"
+    with under_policy(mixed, "float32"):
         yield
-    finally:
-        for layer, policy in mixed:
-            layer.dtype_policy = policy

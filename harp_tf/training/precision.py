@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import keras
 
+from harp_tf.layers.dtype_policies import under_policy
 from harp_tf.layers.scores import Scores
 
 
@@ -25,13 +26,8 @@ def computing_in(network: keras.Model, precision: str) -> Iterator[None]:
         for layer in network._flatten_layers()
         if layer.dtype_policy.name == "float32" and not isinstance(layer, Scores)
     ]
-    try:
-        for layer in layers:
-            layer.dtype_policy = precision
+    with under_policy(layers, precision):
         yield
-    finally:
-        for layer in layers:
-            layer.dtype_policy = "float32"
 
 
 def computes_in_float16(network: keras.Model) -> bool:
