@@ -27,9 +27,10 @@ def main() -> None:
             raise HarpError(f"--{name} is for single runs, and this is a comparison. {advice}")
     config = cli_flags.read_settings()
     axes = read_axes(config)
-    steps = pipeline.load_data(config).train.steps_per_epoch(config.batch_size)
+    data = pipeline.load_data(config)
+    steps = data.train.steps_per_epoch(config.batch_size)
     try:
-        failed = comparison.Comparison(config, axes, steps, jobs=flags.FLAGS.jobs).run()
+        failed = comparison.Comparison(config, axes, steps, data.record(), jobs=flags.FLAGS.jobs).run()
     except KeyboardInterrupt:
         print("\nInterrupted: what is finished is kept, and the same command goes on with the rest.")
         sys.exit(128 + signal.SIGINT)

@@ -82,6 +82,14 @@ def checksum(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def arrays_checksum(*arrays: np.ndarray) -> str:
+    """The SHA-256 of the values of arrays, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def sizes(data: bytes) -> tuple[int, int]:
     """Number of bytes, as they are and compressed by gzip at its usual level, 6."""
     return len(data), len(gzip.compress(data, compresslevel=6, mtime=0))

@@ -80,7 +80,7 @@ class Run:
         stage = self.config.stages[0]
         try:
             with self.workers.joined(), self.directory.locked(), self.interruption.watched():
-                finished = self.directory.prepare()
+                finished = self.directory.prepare(self.data.record())
                 for stage in self.workers.stages:
                     if stage in finished:
                         self.say(f"\n== {stage}: finished before ==")

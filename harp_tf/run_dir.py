@@ -15,7 +15,7 @@ from harp_tf.config import RunConfig
 from harp_tf.files import remove_leftovers, write_atomically
 from harp_tf.reading import read_json
 from harp_tf.report import shape
-from harp_tf.run_record import RunRecord
+from harp_tf.run_record import RunRecord, other_data
 from harp_tf.types import HarpError
 
 _RECORDS = ("config.json", "metrics.jsonl", "report.html", "plots/*.png", "plots/*.svg")
@@ -198,14 +198,20 @@ class RunDirectory:
             return os.path.samestat(os.fstat(file.fileno()), path.stat())
         return False
 
-    def prepare(self) -> list[str]:
-        """Makes the locked directory ready, and records flags, versions and machine.
+    def prepare(self, data: dict[str, dict]) -> list[str]:
+        """Makes the locked directory ready, and records flags, data, versions and machine.
 
         A run that begins removes what --restart permits to remove. One that goes on removes what belongs to stages
         that must be done again, and what a killed process has left half written.
 
+        Args:
+            data: what tells the images from others, see `DataSplits.record`.
+
         Returns:
             The stages that are finished already.
+
+        Raises:
+            HarpError: if the run was begun with other images.
         """
         if not self.trains():
             return []
@@ -222,14 +228,24 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
             self._forget(anew)
         else:
+            self._refuse_other_data(resumed, data)
             self._warn_of_other_surroundings()
             finished = resumed.without_damage(self.config.stages, self.say).finished
             if finished != resumed.finished:
                 stages = list(self.config.stages)
                 self._forget(stages[next(i for i, stage in enumerate(stages) if stage not in finished) :])
             self._remove_checkpoints(list(finished))  # of a stage that was killed when it had just ended
-        RunRecord.of(self.config, finished).write(surroundings())
+        RunRecord.of(self.config, finished, data).write(surroundings())
         return [stage for stage in self.config.stages if stage in finished]
+
+    def _refuse_other_data(self, resumed: RunRecord, data: dict[str, dict]) -> None:
+        if resumed.is_finished() or not (other := other_data(resumed.data, data)):
+            return
+        raise HarpError(
+            f"The run in {self.path} was begun with other images than --dataset={self.config.dataset} has now "
+            f"({', '.join(other)}). Put those back to go on with it, choose another --run_dir, or begin anew with "
+            "--restart."
+        )
 
     def _warn_of_other_surroundings(self) -> None:
         """Says what is not as it was when an unfinished run began, for then its last bits are not either."""

@@ -32,11 +32,13 @@ class RunRecord:
         folder: the run directory.
         flags: the settings, as `RunConfig.as_dict` gives them.
         finished: the finished stages.
+        data: what tells the images of the run from others, see `DataSplits.record`; {} in records of earlier versions.
     """
 
     folder: Path
     flags: dict[str, Any]
     finished: Finished
+    data: dict[str, dict] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -45,19 +47,19 @@ class RunRecord:
             content = read_json(folder / _FILE)
             flags, finished = content["flags"], content["finished"]
             sound = isinstance(flags["stages"], list) and all(isinstance(files, dict) for files in finished.values())
-            return cls(folder, flags, finished) if sound else None
+            return cls(folder, flags, finished, dict(content.get("data", {}))) if sound else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     @classmethod
-    def of(cls, config: RunConfig, finished: Finished) -> Self:
+    def of(cls, config: RunConfig, finished: Finished, data: dict[str, dict]) -> Self:
         """The record of a run that begins."""
-        return cls(Path(config.run_dir), config.as_dict(), finished)
+        return cls(Path(config.run_dir), config.as_dict(), finished, data)
 
     def write(self, surroundings: Mapping[str, Any]) -> None:
         """Writes config.json, with what else the results depend on."""
-        record = {"flags": self.flags, "seed": self.flags.get("seed"), **surroundings, "finished": self.finished}
-        write_json(self.folder / _FILE, record)
+        settings = {"flags": self.flags, "seed": self.flags.get("seed"), "data": self.data}
+        write_json(self.folder / _FILE, {**settings, **surroundings, "finished": self.finished})
 
     def changes(self, config: RunConfig) -> list[str]:
         """What another run would do otherwise: its settings that decide results and are not those of this run."""
@@ -103,6 +105,16 @@ class RunRecord:
                     kept = {s: files for s, files in self.finished.items() if s not in stages[first:]}
                     return dataclasses.replace(self, finished=kept)
         return self
+
+
+def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The splits whose images are others than they were, as far as it is known which those were.
+
+    Args:
+        before: as `DataSplits.record` gave it, {} if nobody asked.
+        now: as it gives it now.
+    """
+    return [split for split, images in now.items() if before.get(split, images) != images]
 
 
 def _checksum(path: Path) -> str | None:

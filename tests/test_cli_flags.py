@@ -324,7 +324,7 @@ def test_null_bytes_in_a_flagfile(refused, tmp_path):
     ("given", "step"), [([], 0.02), (["--eps=0.2"], 0.04), (["--eps=0.2", "--eval_step_size=0.01"], 0.01)]
 )
 def test_another_radius_has_a_step_of_its_size(fresh_flags, tmp_path, given, step):
-    RunRecord.of(RunConfig(run_dir=str(tmp_path), eps=0.1, eval_step_size=0.02), {}).write({})
+    RunRecord.of(RunConfig(run_dir=str(tmp_path), eps=0.1, eval_step_size=0.02), {}, {}).write({})
     cli_flags.define_settings()
     cli_flags.define_target()
     flags.FLAGS(["evaluate", f"--target={tmp_path}", *given])

@@ -147,6 +147,14 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     assert path.read_text() == "{}"
 
 
+def test_the_checksum_of_arrays_is_of_all_their_values():
+    images, labels = np.zeros((2, 4, 4, 1), np.float32), np.array([1, 2])
+    known = files.arrays_checksum(images, labels)
+    assert known == files.arrays_checksum(np.repeat(images, 2, axis=0)[::2], labels.copy())
+    others = [files.arrays_checksum(images + 1, labels), files.arrays_checksum(images, labels + 1)]
+    assert len({known, *others, files.arrays_checksum(images)}) == 4
+
+
 def test_sizes_are_those_of_gzip_at_level_6_and_always_the_same():
     data = bytes(range(256)) * 50
     raw, packed = files.sizes(data)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from harp_tf.config import RunConfig
@@ -112,13 +113,59 @@ def test_a_run_that_goes_on_elsewhere_says_what_is_different(tiny, idle, copy, l
     content["finished"] = {stage: {} for stage in content["finished"] if stage != "evaluate"}
     (copy / "config.json").write_text(json.dumps(content))
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
-    RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), lines.append).prepare()
+    RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), lines.append).prepare({})
     (line,) = [line for line in lines if "began elsewhere" in line]
     assert "tensorflow was 2.0.0 and is 2." in line and "cores was 1000" in line
     assert "TF_NUM_INTRAOP_THREADS was not set and is 7" in line and "keras" not in line
     lines.clear()
-    RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), lines.append).prepare()
+    RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), lines.append).prepare({})
     assert not any("began elsewhere" in line for line in lines)  # said once: the record tells of what is now
+
+
+DATA = {split: {"images": 10, "sha256": "a"} for split in ("train", "validation", "test")}
+
+
+@pytest.mark.parametrize("split", list(DATA))
+def test_a_run_does_not_go_on_with_other_images(copy, split):
+    content = json.loads((copy / "config.json").read_text())
+    content["data"] = DATA
+    content["finished"].pop("evaluate")
+    (copy / "config.json").write_text(json.dumps(content))
+    directory = RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), print)
+    before = contents(copy)
+    other = {**DATA, split: {"images": 11, "sha256": "b"}}
+    with pytest.raises(HarpError, match=rf"begun with other images than --dataset=digits .*\({split}\).*--restart"):
+        directory.prepare(other)
+    assert contents(copy) == before
+    directory.prepare(DATA)
+    assert read(copy / "config.json")["data"] == DATA
+
+
+def test_what_has_changed_since_is_no_matter_of_a_finished_run_or_of_an_earlier_record(copy):
+    content = json.loads((copy / "config.json").read_text())
+    directory = RunDirectory(RunConfig(**{**_settings(content["flags"]), "run_dir": str(copy)}), print)
+    assert directory.prepare(DATA) == list(content["flags"]["stages"])
+    del content["data"]
+    content["finished"].pop("evaluate")
+    (copy / "config.json").write_text(json.dumps(content))
+    directory.prepare(DATA)
+    assert read(copy / "config.json")["data"] == DATA
+
+
+def test_images_that_change_while_a_run_rests_are_noticed(tiny, idle, tmp_path, monkeypatch):
+    images, labels = np.random.default_rng(0).random((80, 8, 8, 1), np.float32), np.arange(80) % 10
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    settings = {"dataset": f"npz:{tmp_path / 'mine.npz'}", "train_limit": None}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_prune", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tiny(**settings).run()
+    np.savez(tmp_path / "mine.npz", **{**arrays, "y_train": labels[::-1]})
+    with pytest.raises(HarpError, match=r"begun with other images .*\(train, validation\)"):
+        tiny(**settings).run()
+    np.savez(tmp_path / "mine.npz", **arrays)
+    tiny(**settings).run()
 
 
 def _settings(flags: dict) -> dict:

@@ -12,7 +12,8 @@ from harp_tf.attacks.checks import Finding
 from harp_tf.attacks.engine import Engine
 from harp_tf.attacks.predictions import Predict, finite_logits, predicted
 from harp_tf.attacks.square import Square
-from harp_tf.attacks.state import Record, State, checksum_of
+from harp_tf.attacks.state import Record, State
+from harp_tf.files import arrays_checksum
 from harp_tf.types import HarpError
 
 SHOWN = 8
@@ -110,7 +111,7 @@ def evaluate(
             shape = images.shape[1:]
             engines = {name: Engine(attack, logits, shape, num_classes) for name, attack in attacks.items()}
         room = len(labels) if robust_limit is None else max(min(robust_limit - done, len(labels)), 0)
-        checksum = checksum_of(images, labels) if state else ""
+        checksum = arrays_checksum(images, labels) if state else ""
         record = state.load(number, checksum) if state else None
         if record is None:
             keep = None if keep_all else SHOWN if number == 0 else 0

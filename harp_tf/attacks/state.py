@@ -1,7 +1,6 @@
 """What an interrupted evaluation has measured already, batch by batch."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,7 +47,7 @@ class State:
 
         Args:
             number: of the batch.
-            checksum: of the batch, see `checksum_of`.
+            checksum: of the batch, see `files.arrays_checksum`.
         """
         path = self._path(number)
         if not path.exists():
@@ -81,11 +80,6 @@ class State:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"batch_{number:06d}.npz"
-
-
-def checksum_of(images: np.ndarray, labels: np.ndarray) -> str:
-    """The SHA-256 of a batch, in hexadecimal digits."""
-    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
 
 def _read(path: Path) -> object:

@@ -17,7 +17,7 @@ from harp_tf.config import RunConfig
 from harp_tf.files import write_atomically, write_json
 from harp_tf.reading import read_json
 from harp_tf.run_dir import TRAINING_STAGES, cores, surroundings
-from harp_tf.run_record import RunRecord
+from harp_tf.run_record import RunRecord, other_data
 from harp_tf.types import HarpError
 
 Execute = Callable[[Sequence[str], Path, int], str]
@@ -39,12 +39,14 @@ class Comparison:
         config: the settings that all cells share; `run_dir` is the directory of the comparison.
         axes: what varies.
         steps_per_epoch: training batches in an epoch.
+        data: what tells the images from others, see `DataSplits.record`.
         say: receives lines of text for the user.
         jobs: how many cells are made at a time; they share the cores of the processor evenly.
         execute: makes a cell; default: in a process of its own.
 
     Raises:
-        HarpError: if settings do not go together, or differ from those of the cells that the directory has.
+        HarpError: if settings do not go together, or they or the images differ from those of the cells that the
+            directory has.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Comparison:
         config: RunConfig,
         axes: Axes,
         steps_per_epoch: int,
+        data: dict[str, dict],
         say: Callable[[str], None] = print,
         jobs: int = 1,
         execute: Execute | None = None,
@@ -60,7 +63,7 @@ class Comparison:
         self.config, self.say = config, say
         self.directory = Path(config.run_dir)
         self.cells = plan(config, axes)
-        self._steps, self._jobs = steps_per_epoch, jobs
+        self._steps, self._data, self._jobs = steps_per_epoch, data, jobs
         # Processes that each take all cores hinder one another.
         threads = None if jobs == 1 else max(1, cores() // jobs)
         self._execute = execute or functools.partial(process.execute, threads=threads)
@@ -120,7 +123,7 @@ class Comparison:
         if cell.model is not None:
             write_atomically(cell.directory / "dense.keras", cell.model.read_bytes())
             # A run that does not train writes none, and without it nobody could evaluate the cell again.
-            RunRecord.of(cell.config, {}).write(surroundings())
+            RunRecord.of(cell.config, {}, self._data).write(surroundings())
         message, training, begin = "", None, time.monotonic()
         if not measured.is_trained(cell):
             message = self._execute(train_arguments(measured.begun_with(cell)), cell.directory / "log.txt", lock)
@@ -170,6 +173,7 @@ class Comparison:
             self.directory / "comparison.json",
             {
                 "flags": self.config.as_dict(),
+                "data": self._data,
                 **surroundings(),
                 "steps_per_epoch": self._steps,
                 "groups": groups(cells),
@@ -185,11 +189,16 @@ class Comparison:
                 f"The cells in {self.directory} were trained with other settings ({differences}). Leave them as they "
                 "were to add cells, or choose another --run_dir."
             )
+        if other := other_data(earlier.get("data", {}), self._data):
+            raise HarpError(
+                f"The cells in {self.directory} were trained with other images than --dataset={self.config.dataset} "
+                f"has now ({', '.join(other)}). Put those back to add cells, or choose another --run_dir."
+            )
 
     def _refuse_cells(self) -> None:
-        """The record may be gone, or a recipe another than when a cell was trained: its own settings tell."""
+        """The record may be gone, and a recipe or the images others than when a cell was trained: its own tells."""
         for cell in self.cells:
-            changed = measured.trained_otherwise(cell)
+            changed = measured.trained_otherwise(cell, self._data)
             if changed:
                 raise HarpError(
                     f"{cell.directory} was trained with other settings ({', '.join(changed)}). Remove that folder to "

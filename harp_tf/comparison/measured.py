@@ -1,6 +1,7 @@
 """What the run directory of a cell says: how far it has come, and its figures."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harp_tf.config import RunConfig
 from harp_tf.reading import read_json
 from harp_tf.report.run import read_run
 from harp_tf.run_dir import CHANNEL_PART, TFLITE_KEYS
-from harp_tf.run_record import RunRecord
+from harp_tf.run_record import RunRecord, other_data
 from harp_tf.types import HarpError
 
 
@@ -112,14 +113,26 @@ def changed_settings(earlier: dict, config: RunConfig) -> dict[str, str]:
     return {name: f"--{name} was {earlier[name]} and is {now[name]}" for name in changed}
 
 
-def trained_otherwise(cell: Cell) -> list[str]:
-    """Settings with which a trained cell that removes weights would be another one now, each as text."""
+def trained_otherwise(cell: Cell, data: Mapping[str, Any]) -> list[str]:
+    """Why a cell would be another one now, each reason as text.
+
+    Args:
+        cell: the cell.
+        data: what tells the images from others, see `DataSplits.record`.
+
+    Returns:
+        The images that are others than those it was begun with, and settings, if the cell is trained and removes
+        weights.
+    """
     record = RunRecord.read(cell.directory)
-    if record is None or cell.sparsity is None or not is_trained(cell):
+    if record is None:
         return []
-    changed = changed_settings(record.flags, cell.config)
-    changed.pop("init_from", None)  # a comparison may have been moved, and its dense model with it
-    return list(changed.values())
+    reasons = [f"the {split} images were others" for split in other_data(record.data, data)]
+    if cell.sparsity is not None and is_trained(cell):
+        changed = changed_settings(record.flags, cell.config)
+        changed.pop("init_from", None)  # a comparison may have been moved, and its dense model with it
+        reasons += changed.values()
+    return reasons
 
 
 EVALUATION = ("attacks", "eps_list", "robust_limit")

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from harp_tf.data import augment
 from harp_tf.data.splits import Cuts, DataSplits, Split, endless
+from harp_tf.files import arrays_checksum
 from harp_tf.types import AUGMENTATIONS, HarpError, require_choice
 
 # Seed of every cut that must be the same in all runs, so that their test results can be compared.
@@ -65,6 +66,9 @@ class MemorySplit(Split):
 
         orders = tf.data.Dataset.counter(first_epoch).flat_map(order).skip(first_batch)
         return endless(orders.map(batch, num_parallel_calls=tf.data.AUTOTUNE))
+
+    def checksum(self) -> str:
+        return arrays_checksum(self._images.numpy(), self._labels.numpy())
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         return _to_float(self._images).numpy(), self._labels.numpy()

@@ -44,6 +44,10 @@ class Split(ABC):
             HarpError: If the split has fewer images than a batch.
         """
 
+    @abstractmethod
+    def checksum(self) -> str:
+        """Returns a SHA-256 that tells other images, labels or another order from these, without decoding files."""
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns all images, float32 [n, H, W, C] in [0, 1], and labels, int32 [n], of a split in memory."""
         raise HarpError(f"These {self.num_examples} images are read from files as needed; use batches(batch_size).")
@@ -113,3 +117,8 @@ class DataSplits:
     train: Split
     validation: Split
     test: Split
+
+    def record(self) -> dict[str, dict]:
+        """Returns what tells these images from others, by split: {"images": how many, "sha256": their checksum}."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: {"images": part.num_examples, "sha256": part.checksum()} for name, part in parts.items()}

@@ -115,10 +115,14 @@ def undrawn(monkeypatch):
 def compare(tmp_path, stand_in, lines):
     """Makes a comparison of two methods at one sparsity, where it is not told otherwise."""
 
-    def make(methods=("harp", "lwm"), sparsities=(0.9,), losses=("pgd",), seeds=(0,), jobs=1, **settings) -> Comparison:
+    def make(
+        methods=("harp", "lwm"), sparsities=(0.9,), losses=("pgd",), seeds=(0,), jobs=1, data=None, **settings
+    ) -> Comparison:
         defaults = {"run_dir": str(tmp_path / "compared"), "eps": 0.1, "pretrain_epochs": 2, "prune_epochs": 3}
         config = RunConfig(**{**defaults, "finetune_epochs": 4, **settings})
         axes = Axes(tuple(methods), tuple(sparsities), tuple(losses), tuple(seeds))
-        return Comparison(config, axes, steps_per_epoch=5, say=lines.append, jobs=jobs, execute=stand_in)
+        return Comparison(
+            config, axes, steps_per_epoch=5, data=data or {}, say=lines.append, jobs=jobs, execute=stand_in
+        )
 
     return make

@@ -148,11 +148,28 @@ def test_a_cell_that_was_trained_otherwise_is_refused(compare, undrawn, tmp_path
     compare().run()
     folder = tmp_path / "compared"
     other = dataclasses.replace(compare().cells[1].config, init_from="moved", weight_decay=0.25, attacks=("fgsm",))
-    RunRecord.of(other, {}).write({})
+    RunRecord.of(other, {}, {}).write({})
     with pytest.raises(HarpError, match=r"harp_90_pgd_seed0 was trained.*\(--weight_decay was 0.25 and is 0.0005\)"):
         compare().run()
     shutil.rmtree(folder / "cells" / "harp_90_pgd_seed0")
     assert compare().run() == []
+
+
+def test_cells_of_other_images_are_refused(compare, undrawn, stand_in, tmp_path):
+    data = {split: {"images": 10, "sha256": "a"} for split in ("train", "validation", "test")}
+    other = {**data, "train": {"images": 11, "sha256": "b"}}
+    compare(data=data).run()
+    record = tmp_path / "compared" / "comparison.json"
+    assert json.loads(record.read_text())["data"] == data
+    stand_in.calls.clear()
+    with pytest.raises(HarpError, match="cells in .* were trained with other images .*train"):
+        compare(methods=("random",), data=other)
+    record.unlink()
+    cell = compare().cells[1]
+    RunRecord.of(cell.config, {}, data).write({})
+    with pytest.raises(HarpError, match="harp_90_pgd_seed0 was trained.*the train images were others"):
+        compare(data=other).run()
+    assert stand_in.calls == [] and compare(data=data).run() == []
 
 
 def test_a_cell_whose_folder_was_removed_is_told_of_only_where_it_is_asked_for(compare, undrawn, tmp_path):

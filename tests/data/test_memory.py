@@ -57,6 +57,26 @@ def test_arrays_are_the_batches():
     np.testing.assert_array_equal(labels, np.arange(23))
 
 
+def test_the_record_tells_other_images_and_another_cut():
+    halves = np.repeat([0, 1], 20)
+
+    def record(images, seed=0, labels=halves):
+        part = images[:, :4, :4], labels
+        return split_arrays("mine", part, part, ("a", "b"), Cuts(seed, 0.1, None, None)).record()
+
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    known = record(images)
+    assert {split: part["images"] for split, part in known.items()} == {"train": 36, "validation": 4, "test": 40}
+    assert record(images.copy()) == known
+    changed = images.copy()
+    changed[3, 0, 0, 0] ^= 1
+    for other in (record(changed), record(images, labels=1 - halves)):
+        assert other["test"]["sha256"] != known["test"]["sha256"]
+        assert other["train"] != known["train"] or other["validation"] != known["validation"]
+    cut = record(images, seed=1)
+    assert cut["train"] != known["train"] and cut["test"] == known["test"]
+
+
 def test_float_images_are_handed_out_as_they_are():
     images = np.random.default_rng(0).random((6, 4, 4, 1), dtype=np.float32)
     batch, _ = take(MemorySplit(images, np.arange(6)).batches(6), 1)[0]

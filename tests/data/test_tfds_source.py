@@ -1,5 +1,6 @@
 """TFDS sets, from tiny ones prepared on the spot: the real ones need a network."""
 
+import shutil
 import time
 
 import numpy as np
@@ -116,6 +117,22 @@ def test_streamed_images_are_augmented_by_their_size_alone(data_dir):
 @pytest.fixture
 def streams(data_dir):
     return load("harp_many_sizes", data_dir)
+
+
+def test_the_record_of_streamed_splits_tells_other_files_and_another_cut(streams, data_dir, tmp_path):
+    known = streams.record()
+    assert [part["images"] for part in known.values()] == [45, 5, 12]
+    assert load("harp_many_sizes", data_dir).record() == known
+    cut = load("harp_many_sizes", data_dir, seed=1).record()
+    assert cut["validation"]["sha256"] != known["validation"]["sha256"] and cut["test"] == known["test"]
+    moved = shutil.copytree(data_dir, tmp_path / "moved")
+    again = load("harp_many_sizes", str(moved))
+    assert again.record() == known
+    for file in moved.glob("harp_many_sizes/**/*test*tfrecord*"):
+        with open(file, "ab") as records:
+            records.write(b"more")
+    changed = again.record()
+    assert changed["test"]["sha256"] != known["test"]["sha256"] and changed["train"] == known["train"]
 
 
 def test_streamed_splits_do_not_overlap(streams, data_dir):
