@@ -7,7 +7,10 @@ import keras
 from harp_tf.types import HarpError
 
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*")
-"""What TensorFlow allows, but for the slashes, which Keras or the converter do not."""
+"""What TensorFlow allows for layers, but for the slashes, which Keras or the converter do not."""
+
+_WEIGHT = re.compile(r"[A-Za-z0-9_.>/-]+")
+"""And for weights, behind the name of their layer."""
 
 
 def require_exportable(model: keras.Model, name: str) -> None:
@@ -19,7 +22,7 @@ def require_exportable(model: keras.Model, name: str) -> None:
 
     Raises:
         HarpError: if it has not one input and one output, the latter a plain tensor; or if TensorFlow does not allow
-            the name of a layer.
+            the name of a layer or weight.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise HarpError(
@@ -40,4 +43,11 @@ def require_exportable(model: keras.Model, name: str) -> None:
                 f"Model '{name}' holds {type(layer).__name__} '{layer.name}', which TensorFlow does not allow: "
                 "no .tflite file could be made. Give it a name=... of the letters A to Z and a to z, digits and '_', "
                 "'-' and '.', which begins with a letter or digit."
+            )
+    for weight in model.weights:
+        if not _WEIGHT.fullmatch(weight.name):
+            raise HarpError(
+                f"Model '{name}' holds the weight '{weight.path}', a name that TensorFlow does not allow: no .tflite "
+                "file could be made. Give it a name=... in add_weight() of the letters A to Z and a to z, digits and "
+                "'_', '-' and '.'."
             )

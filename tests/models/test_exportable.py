@@ -31,5 +31,27 @@ def test_names_that_tensorflow_does_not_allow(names, message):
         require_exportable(made(**names), "it")
 
 
+class Scale(layers.Layer):
+    def __init__(self, weight, **options):
+        super().__init__(**options)
+        self.weight = weight
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], name=self.weight, trainable=self.trainable)
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("name, allowed", [("my scale", False), ("skalé", False), ("a:b", False), ("_a-1.b>c", True)])
+def test_names_of_weights(name, allowed, trainable):
+    model = keras.Sequential([keras.Input((4,)), keras.Sequential([Scale(name, name="own", trainable=trainable)])])
+    if allowed:
+        return require_exportable(model, "it")
+    with pytest.raises(HarpError, match=f"Model 'it' holds the weight .*own/{name}'.*in add_weight"):
+        require_exportable(model, "it")
+
+
 def test_names_that_it_allows():
     require_exportable(made("image-rgb", "1.conv_a", "Net>2", ".x"), "it")
