@@ -24,7 +24,7 @@ const look = page => {
     page: page.documentElement.scrollWidth,
     wide: [...page.querySelectorAll("main *")].filter(e => !e.closest(".scroll, svg, details"))
       .filter(e => box(e).right > page.documentElement.clientWidth + 0.5).map(e => e.tagName),
-    figures: all("figure", f => box(f.querySelector("svg, img") || f)).map(b => [b.width, b.height]),
+    figures: all("figure", f => box(f.querySelector(".scroll, svg, img") || f)).map(b => [b.width, b.height]),
     images: all("img", image => [image.naturalWidth, box(image).width]),
     texts: all("figure svg text", text => box(text).height),
     links: all("[href]", link => link.getAttribute("href")),

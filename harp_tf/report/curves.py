@@ -1,9 +1,11 @@
 """Robust accuracy over the radius of the attack."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from harp_tf.report import labels, theme
@@ -11,6 +13,8 @@ from harp_tf.report.run import Run
 
 _NORMS = {"linf": "L∞", "l2": "L2"}
 _LINES = ["-", "--", ":", "-."]
+_NARROW = 23
+"""Names of so many letters fit into a legend of two columns."""
 
 
 def security_curve(run: Run) -> Figure | None:
@@ -26,7 +30,9 @@ def security_curve(run: Run) -> Figure | None:
     if not curves:
         return None
     models, attacks = (list(dict.fromkeys(key[i] for key in curves)) for i in (0, 1))
-    figure = theme.figure(height=3.4)
+    names = {key: f"{labels.model(key[0])}, {labels.attack(key[1])}" for key in curves}
+    columns = 1 if len(curves) < 3 or max(map(len, names.values())) > _NARROW else 2
+    figure = theme.figure(height=3.2 + 0.2 * math.ceil(len(curves) / columns))
     axes = figure.subplots()
     for (model, attack), curve in curves.items():
         axes.plot(
@@ -36,7 +42,7 @@ def security_curve(run: Run) -> Figure | None:
             color=theme.SERIES[models.index(model) % len(theme.SERIES)],
             marker="o" if len(curve["eps"]) <= 12 else None,
             markersize=3.5,
-            label=f"{labels.model(model)}, {labels.attack(attack)}",
+            label=names[model, attack],
         )
     own = run.config.get("flags", {}).get("eps")
     if own:
@@ -49,7 +55,7 @@ def security_curve(run: Run) -> Figure | None:
     axes.set(ylim=(0, 100), ylabel="robust accuracy, %")
     axes.set_xlim(left=0)
     axes.set_xlabel(f"radius of the attack, {' and '.join(_NORMS.get(n, n) for n in sorted(norms))}, [0, 1] pixels")
-    figure.legend(loc="outside upper center", ncols=1 if len(curves) < 3 else 2)
+    figure.legend(loc="outside upper center", ncols=columns)
     return figure
 
 
@@ -60,6 +66,7 @@ def write_security_curve(results: Mapping[str, Any], target: Path) -> None:
         results: figures by model, as in results.json.
         target: where to draw, without the endings .png and .svg.
     """
-    drawn = security_curve(Run(target, {}, {}, {}, dict(results)))
+    with rc_context(theme.STYLE):
+        drawn = security_curve(Run(target, {}, {}, {}, dict(results)))
     if drawn is not None:
         theme.save({target.name: drawn}, target.parent)

@@ -3,6 +3,7 @@
 import base64
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from harp_tf.report import html, labels, plots, table
 from harp_tf.report.run import Run, read_run
@@ -99,7 +100,7 @@ def _results(run: Run) -> str:
         return ""
     tables = html.table(table.accuracy_columns(run.results)) + html.table(table.size_columns(run.results))
     note = table.test_images(run.results)
-    return f'<div class="pair">{tables}</div>' + (f"<p>{escape(note)}</p>" if note else "")
+    return f'<div class="tables">{tables}</div>' + (f"<p>{escape(note)}</p>" if note else "")
 
 
 def _warnings(run: Run) -> str:
@@ -116,7 +117,7 @@ def _stages(run: Run) -> str:
     """Accuracy after each part of a cascade, one table per attack that has parts."""
     tables = ""
     for attack in table.attacks(run.results):
-        entries = {model: r.get("attacks", {}).get(attack, [{}])[-1] for model, r in run.results.items()}
+        entries = {model: _headline(run, r.get("attacks", {}).get(attack, [{}])) for model, r in run.results.items()}
         entries = {model: entry for model, entry in entries.items() if entry.get("stages")}
         if entries:
             parts = list(dict.fromkeys(part for entry in entries.values() for part in entry["stages"]))
@@ -127,6 +128,13 @@ def _stages(run: Run) -> str:
                 rows.append([labels.model(model), *("-" if s is None else labels.percent(s) for s in shares)])
             tables += html.table(rows)
     return tables
+
+
+def _headline(run: Run, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The measurement that the tables show, at the run's own threat model if there is one."""
+    flags = run.config.get("flags", {})
+    own = [e for e in entries if (e.get("norm"), e.get("eps")) == (flags.get("norm"), flags.get("eps"))]
+    return max(reversed(own or entries), key=lambda entry: entry.get("n", 0))
 
 
 def _strategy(run: Run) -> str:
@@ -200,8 +208,8 @@ def _examples(run: Run) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     caption = "Images, what the attack made of them, and what the model says."
     return (
-        f'<figure class="wide"><img src="data:image/png;base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f'<figure class="wide"><div class="scroll" tabindex="0"><img src="data:image/png;base64,{data}" '
+        f'alt="{caption}"></div><figcaption>{caption}</figcaption></figure>'
     )
 
 

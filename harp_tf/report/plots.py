@@ -39,7 +39,7 @@ def _results(run: Run) -> Figure | None:
         heights = [100 * share if share is not None else 0 for share in shares]
         places = np.arange(len(shares)) + (i - (len(kinds) - 1) / 2) * width
         bars = axes.bar(places, heights, 0.92 * width, color=theme.SERIES[i % len(theme.SERIES)], label=kind)
-        if len(kinds) <= 3:
+        if len(kinds) * len(results) <= 8:  # else they run into each other
             texts = [labels.percent(share) if share is not None else "" for share in shares]
             axes.bar_label(bars, texts, padding=2, fontsize=SMALL)
     names = [labels.model(name).replace(" (", "\n(") for name in run.results]

@@ -27,7 +27,7 @@ def strategy_weights(run: Run) -> Figure | None:
     axes.set_xlim(0.7, 6 * max(weights))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: _short_count(count)))
-    axes.set_xlabel("weights (written: kept)")
+    axes.set_xlabel("weights, logarithmic (written: kept)")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -48,7 +48,7 @@ def strategy_rates(run: Run) -> Figure | None:
     target_line(axes, run, "x")
     percent_axis(axes, "x", rates)
     axes.set_xlim(low, 1 / low**0.25)
-    axes.set_xlabel("share of the layer's weights kept")
+    axes.set_xlabel("share of the layer's weights kept, logarithmic")
     return figure
 
 
@@ -103,7 +103,9 @@ def _name_line_ends(axes, values: np.ndarray, names: list[str], colours: np.ndar
     for above, below in zip(order[::-1], order[-2::-1]):
         places[below] = min(places[below], places[above] - gap)
     for name, place, colour in zip(names, places, colours):
-        axes.text(1.02, place, name, transform=axes.transAxes, va="center", fontsize=SMALL, color=colour)
+        # Only a dash in the colour of the line: as letters some of the colours are hard to read.
+        axes.text(1.01, place, "–", transform=axes.transAxes, va="center", fontsize=12, color=colour, weight="bold")
+        axes.text(1.05, place, name, transform=axes.transAxes, va="center", fontsize=SMALL)
 
 
 def _depth_scale(count: int):

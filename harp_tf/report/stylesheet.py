@@ -41,10 +41,13 @@ header .warnings { margin-top: 16px; }
 .pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); gap: 16px;
   align-items: start; margin-top: 16px; }
 .pair > * { min-width: 0; }
+.tables { display: flex; flex-wrap: wrap; gap: 16px; align-items: start; margin-top: 16px; }
+.tables > * { flex: 1 1 auto; min-width: 0; max-width: 100%; }
 figure { margin: 0; padding: 14px 14px 10px; }
 figure svg, figure img { display: block; width: 100%; height: auto; }
 figure svg text { font-family: inherit !important; }
 figure.wide img { max-width: 900px; margin: 0 auto; background: #fff; border-radius: 6px; }
+figure.wide .scroll { border: 0; }
 figcaption { margin-top: 8px; color: var(--muted); font-size: 0.875rem; }
 .scroll { overflow-x: auto; background:  /* a shadow where there is more to scroll to */
   linear-gradient(90deg, var(--card) 60%, transparent) left / 40px 100% no-repeat local,
@@ -56,8 +59,9 @@ th, td { padding: 9px 14px; text-align: right; white-space: nowrap; }
 thead th { color: var(--muted); font-size: 0.875rem; font-weight: 500; }
 tbody tr, .pairs tr + tr { border-top: 1px solid var(--grid); }
 th:first-child { text-align: left; }
-.scroll + .scroll { margin-top: 16px; }
-.pair th, .pair td { padding: 8px 9px; }
+.scroll + .scroll, .warnings + .scroll { margin-top: 16px; }
+.tables > .scroll + .scroll { margin-top: 0; }
+.tables th, .tables td { padding: 8px 9px; }
 tbody th { font-weight: 600; }
 .files td:last-child, .files th:last-child {
   text-align: left; width: 100%; white-space: normal; overflow-wrap: anywhere;
@@ -68,6 +72,8 @@ summary { padding: 10px 14px; cursor: pointer; font-weight: 600; }
 .pairs td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .pairs th { width: 1%; padding-right: 24px; font-weight: 500; }
 @media (max-width: 520px) { main { padding: 20px 12px 48px; } figure { padding: 8px 8px 10px; }
-  table { font-size: 0.8125rem; } th, td, .pair th, .pair td { padding: 8px 5px; }
-  th:first-child { padding-left: 10px; } td:last-child, th:last-child { padding-right: 10px; } }
+  table { font-size: 0.8125rem; } th, td, .tables th, .tables td { padding: 8px 5px; }
+  th:first-child { padding-left: 10px; } td:last-child, th:last-child { padding-right: 10px; }
+  th { white-space: normal; } .pairs th, .pairs td { display: block; width: auto; padding: 8px 10px; }
+  .pairs td { padding-top: 0; } figure.wide img { width: 760px; max-width: none; } }
 """

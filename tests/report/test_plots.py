@@ -82,6 +82,20 @@ def test_bars_are_the_counts_and_rates_of_each_layer(run_dir):
     assert np.allclose(ends, [100 / 144, 300 / 18432, 160 / 1280])
 
 
+def test_bars_have_their_numbers_only_where_there_is_room(run_dir):
+    def numbers(attacks):
+        results = json.loads((run_dir / "results.json").read_text())
+        for figures in results.values():
+            figures["robust_accuracy"] = dict.fromkeys(attacks, 0.5)
+        (run_dir / "results.json").write_text(json.dumps(results))
+        figure = plots.figures(read_run(run_dir))["results"]
+        return [text for text in figure.axes[0].texts if text.get_text()], len(results)
+
+    texts, models = numbers(["pgd20"])
+    assert len(texts) == 2 * models == 8
+    assert numbers(["pgd20", "autoattack"])[0] == []
+
+
 def test_lines_that_end_together_have_their_names_apart(run_dir):
     (axes,) = plots.figures(read_run(run_dir))["layer_rates"].axes
     places = sorted(

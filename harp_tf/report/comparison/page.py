@@ -144,15 +144,15 @@ def _sizes(record: Record) -> list[str]:
 
 
 def _cells(record: Record) -> str:
-    rows = [["run", "status", "command"]]
-    rows += [[cell["name"], cell["status"], cell["command"]] for cell in record.cells]
+    rows = [["run", "status"], *([cell["name"], cell["status"]] for cell in record.cells)]
+    commands = html.foldable("commands", {cell["name"]: cell["command"] for cell in record.cells})
     pages = {
         cell["name"]: f"cells/{cell['name']}/report.html"
         for cell in record.cells
         if (record.path / "cells" / cell["name"] / "report.html").is_file()
     }
-    return html.table(rows, kind="files", link=pages.get) if record.cells else ""
+    return html.table(rows, link=pages.get) + commands if record.cells else ""
 
 
 def _pairs(parts: list[str]) -> str:
-    return f'<div class="pair">{"".join(parts)}</div>'
+    return f'<div class="tables">{"".join(parts)}</div>'

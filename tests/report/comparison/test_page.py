@@ -42,7 +42,8 @@ def test_the_page_tells_everything(undrawn, compared):
         "global magnitude −7.0 (3.8 se)",
         "HARP keeps more of conv1 (69 % against 2.8 %), logits (12 % against 3 %) and less of block/conv2",
         "The budgets after the dense model differ.",
-        "random_97_0 failed python -m harp_tf.train --run_dir=runs/random_97_0",
+        "random_97_0 failed",
+        "random_97_0 python -m harp_tf.train --run_dir=runs/random_97_0",
         "failed random_97_0: out of luck",
         "keras 3.15.1",
     ):
