@@ -59,6 +59,11 @@ class Run:
             self._strategy = pruning.strategy_of(config)
         keras.utils.set_random_seed(config.seed)
         self.data = load_data(config)
+        parts = ("training", self.data.train), ("validation", self.data.validation), ("test", self.data.test)
+        counts = ", ".join(f"{part.num_examples:,} {name}" for name, part in parts)
+        say(f"{config.dataset}: {counts} images of {self.data.num_classes} classes")
+        if not self.directory.trains():
+            self.directory.warn_of_other_data(self.data.record())
         self.interruption = training.Interruption()
         if self.directory.trains():  # else what a stored run names is not imported: it may be somebody else's
             for module in config.own_modules:
@@ -158,6 +163,8 @@ class Run:
             )
         for images, labels in self.data.train.training_batches(batch, seed=self.config.seed).take(1):
             training.check_batch(self.network, images.numpy(), labels.numpy())
+            if first != "pretrain" and (one := training.only_class(self.network, images.numpy(), labels.numpy())):
+                self.say(one)
         if "prune" in self.config.stages:
             pruning.check(self.network, self.config, self._strategy)
 

@@ -41,6 +41,9 @@ TFLITE_KEYS = {"dense": "tflite", "pruned": "tflite_sparse"}
 _TRAININGS = {"pretrain": ("pretrain",), "prune": (CHANNEL_PART, "prune"), "finetune": ("finetune",)}
 """The trainings of each stage, in the order in which they may come."""
 
+_CUTS = ("dataset", "data_dir", "validation_fraction", "train_limit", "test_limit", "seed", "data_seed")
+"""Settings that say which images a run gets."""
+
 _STARTS_FROM = {"prune": "dense.keras", "finetune": "scored.keras"}
 
 
@@ -66,6 +69,22 @@ class RunDirectory:
         left = [] if record is None else [s for s in record.flags["stages"] if s not in record.finished]
         if set(left) & set(TRAINING_STAGES):
             self.say(f"WARNING: the run in {self.path} has not finished {', '.join(left)}. Its model may change yet.")
+
+    def warn_of_other_data(self, data: dict[str, dict]) -> None:
+        """Says so if the images have changed since the run that is here was made: it may have learned what tests it.
+
+        Args:
+            data: what tells the images from others, see `DataSplits.record`.
+        """
+        record = RunRecord.read(self.path)
+        if record is None or any(record.flags.get(name) != getattr(self.config, name) for name in _CUTS):
+            return  # others were asked for
+        if other := other_data(record.data, data):
+            self.say(
+                f"WARNING: the images of --dataset={self.config.dataset} ({', '.join(other)}) are not those that the "
+                f"run in {self.path} was made with. Test images may be among those that it learned from, and figures "
+                "of before and after are not of the same images."
+            )
 
     def read_json(self, name: str) -> dict:
         """The content of a JSON file of the run directory, {} if there is none."""

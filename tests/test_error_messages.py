@@ -36,6 +36,7 @@ FILES = [
     "harp_tf/baselines/base.py",
     "harp_tf/compression/budget.py",
     "harp_tf/configured.py",
+    "harp_tf/inputs.py",
     "harp_tf/keras_backend.py",
     "harp_tf/layers/bounds.py",
     "harp_tf/layers/budget.py",

@@ -168,6 +168,20 @@ def test_images_that_change_while_a_run_rests_are_noticed(tiny, idle, tmp_path, 
     tiny(**settings).run()
 
 
+def test_who_measures_a_run_on_other_images_is_told(copy, lines):
+    content = json.loads((copy / "config.json").read_text())
+    content["data"] = DATA
+    (copy / "config.json").write_text(json.dumps(content))
+    settings = {**_settings(content["flags"]), "run_dir": str(copy), "stages": ("evaluate",)}
+    RunDirectory(RunConfig(**settings), lines.append).warn_of_other_data(DATA)
+    other = {**DATA, "test": {"images": 11, "sha256": "b"}}
+    RunDirectory(RunConfig(**{**settings, "test_limit": 7}), lines.append).warn_of_other_data(other)
+    assert lines == []  # others were asked for
+    RunDirectory(RunConfig(**settings), lines.append).warn_of_other_data(other)
+    (line,) = lines
+    assert line.startswith("WARNING: the images of --dataset=digits (test) are not those") and str(copy) in line
+
+
 def _settings(flags: dict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
 

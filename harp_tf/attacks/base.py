@@ -42,6 +42,11 @@ class Attack(Configured, abc.ABC):
         norm_of(self.norm)
         if not 0.0 <= self.eps < float("inf"):
             raise HarpError(f"eps must be a radius >= 0 in units of [0, 1] pixels, received {self.eps!r}.")
+        if self.norm == "linf" and self.eps > 1.0:
+            raise HarpError(
+                f"eps must be at most 1 for the norm linf, received {self.eps!r}: it is in units of [0, 1] pixels. "
+                "Divide a radius in 8-bit pixels by 255."
+            )
 
     @property
     def ball(self) -> Norm:

@@ -23,6 +23,7 @@ from harp_tf.losses.terms import cross_entropy
 SAMPLES = 64
 """So many images are looked at: enough to see what is wrong with a model, few enough to cost seconds."""
 NO_GRADIENT, NAN_GRADIENTS, BLACK_BOX = "no_gradient", "nan_gradients", "black_box_beats_white_box"
+ONE_CLASS = "one_class"
 _PASSES = 3
 _WIDEST = 0.05  # half the width of a confidence interval, from which on a figure says little
 FEW, MUCH = 0.002, 0.02
@@ -60,7 +61,8 @@ def of_model(logits: Logits, images: np.ndarray, labels: np.ndarray, norm: str) 
         What was found, nothing at best.
     """
     shown, true = tf.constant(images[:SAMPLES]), tf.constant(labels[:SAMPLES])
-    return [*without_gradient(logits, images), *_gradients(logits, shown, true, norm)]
+    found = [*without_gradient(logits, images), *_one_class(logits, shown, true)]
+    return [*found, *_gradients(logits, shown, true, norm)]
 
 
 def without_gradient(logits: Logits, images: np.ndarray) -> list[Finding]:
@@ -149,6 +151,20 @@ def _bounded(logits: Logits, images: tf.Tensor) -> list[Finding]:
             "bounded_outputs",
             f"The network returns {what} in place of logits. Gradients through them vanish, so attacks fail "
             "where the network is not robust. Give the attacks the numbers before the last activation.",
+        )
+    ]
+
+
+def _one_class(logits: Logits, images: tf.Tensor, labels: tf.Tensor) -> list[Finding]:
+    answers = logits(images).numpy().argmax(-1)
+    if len(set(answers)) > 1 or len(set(labels.numpy())) == 1 or len(answers) == 1:
+        return []
+    return [
+        Finding(
+            ONE_CLASS,
+            f"The network gives all {len(answers)} images the same class, {answers[0]}. It has learned nothing, has "
+            "collapsed, or wants other pixels than those in [0, 1] (from 0 to 255?). Its accuracy, clean and under "
+            "attack, is the share of that class, and says nothing about robustness.",
         )
     ]
 

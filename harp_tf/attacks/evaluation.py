@@ -14,6 +14,7 @@ from harp_tf.attacks.predictions import Predict, finite_logits, predicted
 from harp_tf.attacks.square import Square
 from harp_tf.attacks.state import Record, State
 from harp_tf.files import arrays_checksum
+from harp_tf.inputs import class_indices, require_images
 from harp_tf.types import HarpError
 
 SHOWN = 8
@@ -91,7 +92,7 @@ def evaluate(
         The evaluation.
 
     Raises:
-        HarpError: there are no images, or an attack is wrong.
+        HarpError: there are no images, they are outside [0, 1], labels are not class indices, or an attack is wrong.
     """
     records: list[Record] = []
     attacked = next(iter(predictors))
@@ -101,7 +102,9 @@ def evaluate(
         progress(Progress(done, work, _robust(records, [*attacks], attacked, current)))
 
     for number, (image_tensor, label_tensor) in enumerate(batches):
-        images, labels = image_tensor.numpy(), label_tensor.numpy().astype(np.int32)
+        images = np.asarray(image_tensor)
+        require_images(images)
+        labels = class_indices(np.asarray(label_tensor), len(images), num_classes)
         if number == 0:
             first = images, labels
             if findings is None:

@@ -1,5 +1,6 @@
 """Folders of images, one folder per class."""
 
+import hashlib
 import math
 import os
 import struct
@@ -9,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf.data.expansion import check_expansion
-from harp_tf.data.memory import FIXED_SEED, Labelled, stratified_cut
+from harp_tf.data.memory import Labelled
 from harp_tf.types import HarpError
 
 ENDINGS = (".png", ".jpg", ".jpeg")
+_OTHER_PICTURES = (".avif", ".bmp", ".gif", ".heic", ".jp2", ".tif", ".tiff", ".webp")
 TEST_FRACTION = 0.2
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
@@ -22,7 +24,8 @@ def load(folder: str) -> tuple[Labelled, Labelled, tuple[str, ...]]:
 
     Args:
         folder: Holds `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` (then a fifth of every
-            class becomes the test set, the same in all runs); JPEG as well. All images must be of one size.
+            class becomes the test set, chosen by the names of the files, so the same in all runs); JPEG as well. All
+            images must be of one size.
             `folder` may be a link; links inside it must stay inside it.
 
     Returns:
@@ -44,13 +47,13 @@ def _load(root: Path) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     if not os.path.isdir(root):
         raise HarpError(f"There is no folder '{root}'. Give one with train/CLASS/*.png and test/CLASS/*.png.")
     if not (root / "train").is_dir():
-        images, labels, names = _read(root, root)
-        train, test = stratified_cut(labels, TEST_FRACTION, FIXED_SEED)
-        return (images[train], labels[train]), (images[test], labels[test]), names
+        images, labels, names, files = _read(root, root)
+        test = _test_part(labels, files)
+        return (images[~test], labels[~test]), (images[test], labels[test]), names
     if not (root / "test").is_dir():
         raise HarpError(f"'{root}' has a folder 'train' but no folder 'test'. Add one, or give '{root / 'train'}'.")
-    images, labels, names = _read(root / "train", root)
-    test_images, test_labels, test_names = _read(root / "test", root)
+    images, labels, names, _ = _read(root / "train", root)
+    test_images, test_labels, test_names, _ = _read(root / "test", root)
     if names != test_names:
         raise HarpError(
             f"'{root}': the classes in train are {list(names)}, in test {list(test_names)}; they must agree."
@@ -60,7 +63,21 @@ def _load(root: Path) -> tuple[Labelled, Labelled, tuple[str, ...]]:
     return (images, labels), (test_images, test_labels), names
 
 
-def _read(folder: Path, root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _test_part(labels: np.ndarray, files: list[Path]) -> np.ndarray:
+    """Which images are for testing, bool [n]: of every class a fifth, those whose names have the smallest checksums.
+
+    So files stay on their sides when others come or go, but for the few between which the border then moves.
+    """
+    test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = sorted(
+            np.flatnonzero(labels == label), key=lambda i: hashlib.sha256(os.fsencode(files[i].name)).digest()
+        )
+        test[members[: min(max(round(TEST_FRACTION * len(members)), 1), len(members) - 1)]] = True
+    return test
+
+
+def _read(folder: Path, root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], list[Path]]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
         raise HarpError(f"'{folder}' holds {len(classes)} class folder(s); expected one folder per class, at least 2.")
@@ -68,6 +85,7 @@ def _read(folder: Path, root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, 
     labels = []
     for label, directory in enumerate(classes):
         _check_class(directory, root)
+        _check_kinds(directory)
         found = sorted(path for path in directory.iterdir() if path.suffix.lower() in ENDINGS)
         if len(found) < 2:
             raise HarpError(
@@ -90,7 +108,18 @@ def _read(folder: Path, root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, 
         np.stack([_channels(image, colour) for image in images]),
         np.array(labels),
         tuple(d.name for d in classes),
+        files,
     )
+
+
+def _check_kinds(directory: Path) -> None:
+    """Refuses pictures that cannot be read, which nobody would miss if they were left out in silence."""
+    others = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in _OTHER_PICTURES)
+    if others:
+        raise HarpError(
+            f"Class folder '{directory}' holds {len(others)} pictures that are neither PNG nor JPEG, '{others[0]}' for "
+            "one. Convert or remove them."
+        )
 
 
 def _check_class(directory: Path, root: Path) -> None:

@@ -12,11 +12,13 @@ import tensorflow as tf
 from harp_tf.deploy.arm_safety import prevent_partial_sparse
 from harp_tf.deploy.convert import to_tflite
 from harp_tf.deploy.inspect import KernelCount, file_sizes
+from harp_tf.deploy.kernels import check_plain
 from harp_tf.deploy.metadata import add_metadata
 from harp_tf.deploy.quantize import WEIGHT_TYPES, quantize_weights
 from harp_tf.deploy.sparse import sparsify
 from harp_tf.deploy.verify import verify
 from harp_tf.files import write_atomically
+from harp_tf.inputs import require_images
 from harp_tf.types import HarpError, require_choice
 
 QUANTIZATIONS = (*WEIGHT_TYPES, "int8")
@@ -79,7 +81,8 @@ def export_tflite(
         Sizes and counts of the written file.
 
     Raises:
-        HarpError: If the model cannot be converted, the file does not pass, or it cannot be written.
+        HarpError: If the model is not plain or cannot be converted, images are outside [0, 1], the file does not pass,
+          or it cannot be written.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -91,9 +94,11 @@ def export_tflite(
             f"quantize='int8' needs calibration images, other kinds need none; received quantize={quantize!r} "
             f"{'with' if calibration is not None else 'without'} calibration. Pass training images, calibration=train."
         )
+    check_plain(model)
     if check_images is None:
         shape = [_CHECK_SIZE if size is None else size for size in model.inputs[0].shape[1:]]
         check_images = np.random.default_rng(0).random((_CHECK_IMAGES, *shape), np.float32)
+    require_images(np.asarray(check_images))
     converted = to_tflite(model, None if calibration is None else calibration_images(calibration))
     return write_stored(converted, model, path, sparse, quantize, check_images)
 
@@ -151,7 +156,9 @@ def calibration_images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
             f"Expected calibration images as an array or a tf.data.Dataset, received a {type(calibration).__name__}."
         )
     if not isinstance(calibration, tf.data.Dataset):
-        return np.asarray(calibration, np.float32)[:_CALIBRATION_IMAGES]
+        chosen = np.asarray(calibration, np.float32)[:_CALIBRATION_IMAGES]
+        require_images(chosen)
+        return chosen
     batches: list[np.ndarray] = []
     for element in calibration:
         images = element[0] if isinstance(element, tuple) else element
@@ -160,4 +167,6 @@ def calibration_images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
             break
     if not batches:
         raise HarpError("Expected calibration images, received an empty dataset. Pass the training split.")
-    return np.concatenate(batches)[:_CALIBRATION_IMAGES]
+    chosen = np.concatenate(batches)[:_CALIBRATION_IMAGES]
+    require_images(chosen)
+    return chosen

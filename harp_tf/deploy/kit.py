@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf.deploy import kit_check
+from harp_tf.deploy.kernels import check_plain
 from harp_tf.deploy.metadata import LABELS
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.deploy.variants import FORMS, Trial, Variant, export_variants, require_forms
@@ -34,6 +35,7 @@ def check_kit(model: keras.Model, folder: Path, class_names: Sequence[str], form
     Raises:
         HarpError: see `write_kit`.
     """
+    check_plain(model)
     require_forms(forms)
     require_class_names(class_names)
     is_kit = all((folder / name).is_file() for name in ("spec.json", "check.py", LABELS))
@@ -83,7 +85,8 @@ def write_kit(
         The variants that were written.
 
     Raises:
-        HarpError: if the folder is something else than a kit, or a file does not pass its checks.
+        HarpError: if the folder is something else than a kit, the model is not plain, images are outside [0, 1], labels
+            are not class indices, or a file does not pass its checks.
     """
     folder = Path(folder)
     check_kit(model, folder, class_names, forms)

@@ -14,6 +14,7 @@ from harp_tf.deploy.export import ExportReport, calibration_images, write_stored
 from harp_tf.deploy.inspect import memory_bytes
 from harp_tf.deploy.runtime import TFLiteClassifier
 from harp_tf.deploy.verify import compare_logits, keras_logits
+from harp_tf.inputs import class_indices, require_images
 from harp_tf.types import HarpError
 
 _CHECKED = 64  # images on which a file is checked with every runtime before it is written
@@ -114,11 +115,19 @@ def export_variants(
         The variants, in the order of `names`.
 
     Raises:
-        HarpError: if a form is unknown, or a file does not pass its checks.
+        HarpError: if a form is unknown, images are outside [0, 1], labels are not class indices, or a file does not
+            pass its checks.
     """
     require_forms(names)
     if not image_sets:
         raise HarpError("Forms are measured on at least one set of images, received none.")
+    classes = model.outputs[0].shape[-1]
+    for images, _ in image_sets.values():
+        require_images(np.asarray(images))
+    image_sets = {
+        which: (images, class_indices(np.asarray(labels), len(images), classes))
+        for which, (images, labels) in image_sets.items()
+    }
     first = next(iter(image_sets))
     all_images = image_sets[first][0]
     wanted = keras_logits(model, all_images)

@@ -163,7 +163,11 @@ def require_built(model: object) -> None:
             "trainer.network."
         )
     if not model.built:
-        raise HarpError(f"Model {model.name!r} has no weights yet. Add keras.Input(...) or call it on a batch first.")
+        # Called on a batch, a Sequential would be built for batches of that size for good.
+        advice = (
+            "Begin it with keras.Input(shape)" if isinstance(model, keras.Sequential) else "Call it on a batch first"
+        )
+        raise HarpError(f"Model {model.name!r} has no weights yet. {advice}.")
 
 
 def require_graph(model: object) -> None:

@@ -7,7 +7,7 @@ from harp_tf.layers.budget import PROJECTED, project_to_budget
 from harp_tf.layers.model import pruning_spec
 from harp_tf.layers.producers import silence_unread_channels
 from harp_tf.layers.pruned import PrunedLayer
-from harp_tf.layers.rebuild import copy_variables, rebuild, walk
+from harp_tf.layers.rebuild import copy_variables, rebuild, require_built, walk
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -25,6 +25,7 @@ def strip(model: keras.Model) -> keras.Model:
     Raises:
         HarpError: if the model has no pruned layers, or its budget cannot be met.
     """
+    require_built(model)
     pruning_spec(model)
     if project_to_budget(model):
         print(PROJECTED)

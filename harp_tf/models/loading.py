@@ -123,6 +123,11 @@ def _check(model, spec: str, input_shape, num_classes: int) -> None:
         raise HarpError(f"Model '{spec}' must be a built Sequential or Functional model with one input and one output.")
     require_exportable(model, spec)
     received = tuple(model.inputs[0].shape)
+    if received[0] is not None:
+        raise HarpError(
+            f"Model '{spec}' is built for batches of {received[0]}. Build it with keras.Input(shape) without "
+            "batch_size, and load its weights into that."
+        )
     expected = (None, *input_shape)
     if len(received) != 4 or any(r not in (None, e) for r, e in zip(received[1:], expected[1:])):
         raise HarpError(

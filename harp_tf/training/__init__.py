@@ -10,7 +10,7 @@ from harp_tf.training.callbacks import (
 from harp_tf.training.checkpoint import Checkpoint
 from harp_tf.training.checkpoint_store import CheckpointStore, Position
 from harp_tf.training.distribution import Votes, is_chief, make_strategy, several_workers
-from harp_tf.training.input_checks import check_batch
+from harp_tf.training.input_checks import check_batch, only_class
 from harp_tf.training.interruption import Interrupted, Interruption
 from harp_tf.training.precision import computing_in
 from harp_tf.training.replicas import local_statistics, synchronized
@@ -35,6 +35,7 @@ __all__ = [
     "WatchMemory",
     "Watchdog",
     "check_batch",
+    "only_class",
     "computing_in",
     "is_chief",
     "local_statistics",

@@ -24,7 +24,7 @@ from harp_tf.layers import (
 from harp_tf.layers.budget import PROJECTED
 from harp_tf.training import accumulation, distribution, keras_strategies, replicas, sharding
 from harp_tf.training.figures import make_figures, record_classification, record_loss, record_size
-from harp_tf.training.input_checks import check_first_batch, check_network
+from harp_tf.training.input_checks import check_first_batch, check_network, checked_generator
 from harp_tf.training.precision import computes_in_float16
 from harp_tf.training.saving import SavedTraining, random_states
 from harp_tf.training.weight_decay import exclude_from_weight_decay
@@ -222,6 +222,7 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
                 "The rates of this network are learned, and nothing drives the factor of their size penalty. Pass "
                 "callbacks=[harp_tf.StepwiseRegularization(gamma=0.01)] to fit()."
             )
+        x, validation_data = (checked_generator(self.network, data) for data in (x, validation_data))
         logits = check_first_batch(self.network, x.whole() if isinstance(x, sharding.RowsOfBatches) else x, y)
         check_first_batch(self.network, *keras.utils.unpack_x_y_sample_weight(validation_data)[:2])
         self.build_optimizer()  # inside the first step it would have that one traced twice
@@ -266,6 +267,7 @@ class AdversarialModel(keras_strategies.KerasUnderStrategies, SavedTraining):
         """
         if not kwargs.get("_use_cached_eval_dataset"):  # set inside `fit`, which has checked the data
             check_first_batch(self.network, x, y)
+            x = checked_generator(self.network, x)
         return super().evaluate(x, y, *args, **kwargs)
 
     def train_step(self, data) -> dict[str, tf.Tensor]:

@@ -1,15 +1,32 @@
 """Checks of the network and the data on the host, before the first compiled step."""
 
+import types
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from harp_tf.inputs import class_indices, require_images
 from harp_tf.layers.rebuild import require_built
 from harp_tf.types import HarpError
 
 _LOOKED_AT = 2
 """So many images are shown to the network: enough to know its outputs, and fewer than a training step computes. With
 more, this look was what took the most memory of the training of a large network in small batches."""
+
+_MOVING = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        "AugMix CutMix MixUp RandAugment RandomCrop RandomElasticTransform RandomErasing RandomFlip RandomPerspective "
+        "RandomRotation RandomShear RandomTranslation RandomZoom"
+    ).split()
+    if hasattr(keras.layers, name)
+)
+"""Layers that move, cover or mix pixels at random in training."""
+
+_TOLD_APART, _PIECE = 64, 8
+"""So many images must not all get the same class from a trained network; shown to it in pieces, for the same reason."""
 
 
 def check_network(network: object) -> None:
@@ -20,6 +37,14 @@ def check_network(network: object) -> None:
     """
     require_built(network)
     assert isinstance(network, keras.Model)
+    moving = [layer.name for layer in network._flatten_layers() if isinstance(layer, _MOVING)]
+    if moving:
+        warnings.warn(
+            f"Model {network.name!r} changes its training images inside, in {', '.join(moving)}. Attacks are made for "
+            "the images as they came, and a perturbation that is moved with them fools less: the network learns to "
+            "withstand less. Take the layers out, and change the images before, in tf.data.",
+            stacklevel=3,
+        )
     for what in ("inputs", "outputs"):
         tensors = getattr(network, what, None)  # not known of a subclassed model
         if tensors is not None and len(tensors) != 1:
@@ -43,7 +68,7 @@ def check_first_batch(network: keras.Model, x, y=None) -> np.ndarray | None:
     """Refuses data on which attacks and losses would be silently wrong.
 
     Looks at whole arrays, or at the first batch of a tf.data.Dataset or a keras PyDataset. Generators are not
-    touched, since what is read from them is gone.
+    touched, since what is read from them is gone; see `checked_generator`.
 
     Args:
         network: the classifier.
@@ -67,6 +92,18 @@ def check_first_batch(network: keras.Model, x, y=None) -> np.ndarray | None:
     return None
 
 
+def checked_generator(network: keras.Model, x):
+    """What `fit` got; of a generator one of the same batches, the first after the checks of `check_first_batch`."""
+
+    def checked():
+        for number, batch in enumerate(x):
+            if number == 0:
+                _check_element(network, batch)
+            yield batch
+
+    return checked() if isinstance(x, types.GeneratorType) else x
+
+
 def _check_element(network: keras.Model, element) -> np.ndarray:
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(element)
     for what, values in (("images", images), ("labels", labels)):
@@ -83,6 +120,26 @@ def _check_element(network: keras.Model, element) -> np.ndarray:
     return check_batch(network, np.asarray(images), np.asarray(labels))
 
 
+def only_class(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> str:
+    """A warning if a trained network gives the first images of a batch one and the same class; "" if it does not.
+
+    Args:
+        network: the classifier.
+        images: [n, ...] in [0, 1].
+        labels: class indices [n].
+    """
+    shown = range(0, min(len(images), _TOLD_APART), _PIECE)
+    logits = [network(images[start : start + _PIECE].astype("float32"), training=False) for start in shown]
+    answers = np.concatenate([keras.ops.convert_to_numpy(part).argmax(-1) for part in logits])
+    if len(set(answers)) > 1 or len(set(labels[: len(answers)].reshape(-1))) < 2:
+        return ""
+    return (
+        f"WARNING: the model gives all of the first {len(answers)} images the same class, {answers[0]}. It has learned "
+        "nothing, has collapsed, or wants other pixels than those in [0, 1]: if it was trained on pixels from 0 to "
+        "255, put keras.layers.Rescaling(255) in front of it."
+    )
+
+
 def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The checks of `check_first_batch` on images and labels; the network sees the first few of them.
 
@@ -93,14 +150,10 @@ def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) ->
     if len(wanted) != images.ndim - 1 or any(w not in (None, n) for w, n in zip(wanted, images.shape[1:])):
         raise HarpError(
             f"The network takes images of the shape {wanted}, received an array of shape {images.shape} "
-            f"whose images have {images.shape[1:]}. The first axis counts images, the last one colours."
+            f"whose images have {images.shape[1:]}. The first axis counts images, the last one colours; a tf.data set "
+            "has to be batched: .batch(128)."
         )
-    if images.dtype.kind not in "biuf" or (images.size and not (images.min() >= 0.0 and images.max() <= 1.0)):
-        found = f"from {images.min():g} to {images.max():g}" if images.dtype.kind in "biuf" else f"of {images.dtype}"
-        raise HarpError(
-            f"Images must be finite and in [0, 1], received values {found}. Divide 8-bit images by 255; normalisation "
-            "belongs inside the model."
-        )
+    require_images(images)
     logits = network(images[:_LOOKED_AT].astype("float32"), training=False)
     if not hasattr(logits, "shape"):
         raise HarpError(
@@ -109,18 +162,7 @@ def check_batch(network: keras.Model, images: np.ndarray, labels: np.ndarray) ->
         )
     _check_logits_shape(tuple(logits.shape))
     logits = keras.ops.convert_to_numpy(logits).astype("float64")
-    classes = logits.shape[-1]
-    whole = labels.dtype.kind in "biuf" and np.equal(labels, np.floor(labels)).all()
-    if labels.size != len(images) or not whole:
-        raise HarpError(
-            f"Labels must be one class index per image, received shape {labels.shape} of {labels.dtype} for "
-            f"{len(images)} images. Turn one-hot labels into indices with labels.argmax(-1)."
-        )
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
-        raise HarpError(
-            f"Labels must be class indices from 0 to {classes - 1} for a network with {classes} outputs, received "
-            f"values from {int(labels.min())} to {int(labels.max())}."
-        )
+    class_indices(labels, len(images), logits.shape[-1])
     if logits.size and (logits >= 0).all() and np.allclose(logits.sum(-1), 1.0, atol=1e-3):
         raise HarpError(
             "The network returns probabilities (a softmax output), and attacks on those see vanishing gradients. "

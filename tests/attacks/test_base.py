@@ -26,8 +26,16 @@ class Astray(Attack):
         return images + 10.0 * tf.random.stateless_normal(tf.shape(images), seed)
 
 
+def test_a_radius_in_8_bit_pixels_is_refused():
+    with pytest.raises(
+        HarpError, match="at most 1 for the norm linf, received 8.*Divide a radius in 8-bit pixels by 255"
+    ):
+        Astray(eps=8)
+    assert Astray(eps=8, norm="l2").eps == 8
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("eps", [0.0, 0.1, 2.0])
+@pytest.mark.parametrize("eps", [0.0, 0.1, 1.0])
 def test_an_attack_that_leaves_the_ball_is_brought_back(norm, eps):
     adversarial = Astray(eps=eps, norm=norm)(two_logits, IMAGES, LABELS, SEED)
     change = (adversarial - IMAGES).numpy().reshape(6, -1)

@@ -78,6 +78,15 @@ def test_a_network_that_hides_its_gradients_is_caught_by_name(model, names):
     assert all(text.endswith(".") and len(text) > 80 for text in warnings.values())
 
 
+def test_a_network_of_one_answer_is_no_robust_one():
+    def constant(images):
+        return 1e-3 * honest(images) + tf.one_hot(2, CLASSES, on_value=50.0)
+
+    warning = found(constant)["one_class"]
+    assert "all 64 images the same class, 2." in warning and "from 0 to 255" in warning
+    assert "one_class" not in found(honest)
+
+
 def test_layers_of_keras_are_caught_as_well():
     inputs = keras.Input(SHAPE)
     features = keras.layers.Flatten()(inputs)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from harp_tf import data
+from harp_tf.data import folder
 from harp_tf.types import HarpError
 
 
@@ -45,6 +46,30 @@ def test_test_images_are_cut_where_there_are_none_and_are_the_same_for_every_see
     assert {tuple(one.test.arrays()[1].tolist()) for one in splits} == {(0, 1)}
     assert len({values(one.test) for one in splits}) == 1
     assert len({values(one.validation) for one in splits}) > 1
+
+
+def test_test_images_stay_where_they_are_when_others_come(tmp_path):
+    """Else a network would be tested on images that it has learned."""
+
+    def sides(files):
+        labels = np.repeat([0, 1], len(files))
+        test = folder._test_part(labels, [tmp_path / kind / file for kind in "ab" for file in files])
+        assert test[labels == 0].sum() == test[labels == 1].sum() == round(len(files) / 5)
+        return dict(zip([(kind, file) for kind in "ab" for file in files], test))
+
+    names = [f"{number}.png" for number in range(200)]
+    before = sides(names)
+    for more in range(1, 20):
+        after = sides([*(f"new_{number}.png" for number in range(more)), *names])
+        assert sum(after[file] != side for file, side in before.items()) <= 2 * (1 + more // 5)
+
+
+def test_pictures_of_other_kinds_are_refused(parts):
+    (parts / "train" / "cat" / "more.webp").write_bytes(b"RIFF")
+    with pytest.raises(
+        HarpError, match="Class folder .*cat.* holds 1 pictures that are neither PNG nor JPEG, 'more.webp'"
+    ):
+        data.load(f"dir:{parts}")
 
 
 def test_jpeg_endings_in_capitals_and_other_files(tmp_path):

@@ -89,6 +89,15 @@ def test_path_of_a_folder_is_an_error(small, tmp_path):
     assert os.listdir(tmp_path) == ["model.tflite"]
 
 
+@pytest.mark.parametrize("arguments", [{"check_images": 255}, {"quantize": "int8", "calibration": 255}])
+def test_images_outside_the_box_are_refused(small, tmp_path, arguments):
+    images = np.ones((4, *small.model.input_shape[1:]), np.float32)
+    arguments = {name: value * images if isinstance(value, int) else value for name, value in arguments.items()}
+    with pytest.raises(HarpError, match=r"Images must be finite and in \[0, 1\], received values from 255 to 255"):
+        export_tflite(small.model, tmp_path / "model.tflite", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_model_of_a_mixed_policy_becomes_a_file_that_computes_in_float32(policy, tmp_path):
     image = keras.Input((8, 8, 3))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from harp_tf.deploy import kit, kit_check
+from harp_tf.deploy import export_tflite, kit, kit_check
 from harp_tf.deploy.inspect import memory_bytes
 from harp_tf.deploy.kit import check_kit, write_kit
 from harp_tf.deploy.runtime import TFLiteClassifier
@@ -101,6 +101,41 @@ def test_wrong_arguments_are_refused(small, sets, tmp_path, changes, message):
         write(small, tmp_path / "kit", sets, **changes)
     with pytest.raises(HarpError, match="Create its parent"):
         write(small, tmp_path / "no" / "kit", sets)
+
+
+def test_data_that_the_figures_would_be_wrong_of_are_refused(small, sets, tmp_path):
+    ((name, (images, labels)), *_) = sets.items()
+
+    def written(images=images, labels=labels, calibration=images):
+        return write_kit(small.model, tmp_path / "kit", list("abcdefghij"), {name: (images, labels)}, calibration)
+
+    for wrong in ({"images": 255 * images}, {"calibration": np.uint8(255 * images)}):
+        with pytest.raises(HarpError, match=r"Images must be finite and in \[0, 1\].*Divide 8-bit images by 255"):
+            written(**wrong)
+    for wrong in (np.eye(10)[labels], labels[:-1]):
+        with pytest.raises(HarpError, match="Labels must be one class index per image"):
+            written(labels=wrong)
+    with pytest.raises(HarpError, match="Labels must be class indices from 0 to 9"):
+        written(labels=labels + 10)
+    assert not list(tmp_path.iterdir())
+    plain = write(small, tmp_path / "plain", sets, forms=["float32"])
+    column = write(small, tmp_path / "column", {k: (x, y[:, None]) for k, (x, y) in sets.items()}, forms=["float32"])
+    assert column[0].accuracy == plain[0].accuracy
+
+
+def test_what_is_no_plain_model_is_refused(small, sets, tmp_path):
+    class Own(keras.Model):
+        def call(self, x):
+            return small.model(x)
+
+    own = Own()
+    own(next(iter(sets.values()))[0])
+    for call in (
+        lambda: write_kit(own, tmp_path / "kit", list("abcdefghij"), sets, sets),
+        lambda: export_tflite(own, tmp_path / "m.tflite"),
+    ):
+        with pytest.raises(HarpError, match="Expected a built Sequential or Functional model, received Own"):
+            call()
 
 
 @pytest.mark.parametrize("shape", [(64,), (9, 7), (None, 8, 3)])

@@ -204,7 +204,7 @@ def test_a_functional_model_with_a_call_of_its_own_is_no_graph():
 
 
 def test_a_model_without_weights():
-    with pytest.raises(HarpError, match=r"Model 'empty' has no weights yet. Add keras.Input\(...\) or call it"):
+    with pytest.raises(HarpError, match=r"Model 'empty' has no weights yet. Begin it with keras.Input\(shape\)"):
         rebuild(keras.Sequential([layers.Dense(3)], name="empty"), keep)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harp_tf.training import check_batch
+from harp_tf.attacks import PGD
+from harp_tf.training import AdversarialModel, check_batch, only_class
 from harp_tf.training.input_checks import check_first_batch
 from harp_tf.types import HarpError
 
@@ -110,6 +111,57 @@ def test_a_generator_keeps_its_first_batch(network, images, labels):
     batches = iter([(images, labels)])
     check_first_batch(network, batches)
     assert len(list(batches)) == 1
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "validation"])
+def test_the_first_batch_of_a_generator_is_looked_at_and_trained_on(network, images, labels, call):
+    trainer = AdversarialModel(network, attack=PGD(eps=0.1, steps=1))
+    trainer.compile("sgd")
+
+    def run(images, labels):
+        seen = []
+
+        def batches():
+            for number in range(3):
+                seen.append(number)
+                yield images, labels
+
+        if call == "fit":
+            trainer.fit(batches(), steps_per_epoch=3, epochs=1, verbose=0)
+        elif call == "evaluate":
+            trainer.evaluate(batches(), steps=3, verbose=0)
+        else:
+            valid = images / images.max()
+            trainer.fit(valid, labels * 0, validation_data=batches(), validation_steps=3, epochs=1, verbose=0)
+        return seen
+
+    assert run(images, labels) == [0, 1, 2]
+    with pytest.raises(HarpError, match="Images must be finite and in"):
+        run(255 * images, labels)
+    with pytest.raises(HarpError, match="Turn one-hot labels into indices"):
+        run(images, np.eye(3)[labels])
+
+
+def test_a_network_of_one_answer_is_told_of(network, images):
+    many, labels = np.random.default_rng(0).random((70, *images.shape[1:]), np.float32), np.arange(70) % 3
+    assert only_class(network, many, labels) == ""
+    network.layers[-1].set_weights([0 * v for v in network.layers[-1].get_weights()[:1]] + [np.array([0.0, 1.0, 0.0])])
+    assert "all of the first 64 images the same class, 1." in only_class(network, many, labels)
+    assert only_class(network, many, 0 * labels) == ""  # then it may be right
+
+
+@pytest.mark.parametrize("layer", [keras.layers.RandomTranslation(0.1, 0.1), keras.layers.RandomFlip()])
+def test_layers_that_move_pixels_are_warned_of(layer):
+    inner = keras.Sequential([keras.Input((4, 4, 1)), layer])
+    network = keras.Sequential([keras.Input((4, 4, 1)), inner, keras.layers.Flatten(), keras.layers.Dense(3)])
+    with pytest.warns(UserWarning, match=f"changes its training images inside, in {layer.name}. .*in tf.data"):
+        AdversarialModel(network, attack=PGD(eps=0.1))
+
+
+def test_layers_that_move_nothing_are_not(network, recwarn):
+    noisy = keras.Sequential([keras.Input(network.input_shape[1:]), keras.layers.GaussianNoise(0.1), network])
+    AdversarialModel(noisy, attack=PGD(eps=0.1))
+    assert not [warning for warning in recwarn if "changes its training images" in str(warning.message)]
 
 
 def test_the_network_sees_fewer_images_than_a_small_batch_has(images):
