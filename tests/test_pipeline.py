@@ -83,7 +83,8 @@ def test_a_trained_file_is_not_pretrained_and_test_images_wait_for_evaluate(prog
             self.split = split
 
         def __getattr__(self, name):
-            touched.append(name)
+            if name not in ("num_examples", "checksum"):  # what the record says of them
+                touched.append(name)
             return getattr(self.split, name)
 
     def evaluate(run):

@@ -61,13 +61,14 @@ def test_every_file_is_there_and_no_other(run_dir):
 
 def test_config_says_flags_seed_versions_and_machine(run_dir):
     config = json.loads((run_dir / "config.json").read_text())
-    assert set(config) == {"flags", "seed", "versions", "machine", "environment", "finished"}
+    assert set(config) == {"flags", "seed", "data", "versions", "machine", "environment", "finished"}
     assert list(config["finished"]) == ["pretrain", "prune", "finetune", "export", "evaluate"]
     flags = {k: tuple(v) if isinstance(v, list) else v for k, v in config["flags"].items()}
     assert set(flags) == set(RunConfig.__dataclass_fields__)
     resolved = RunConfig(**flags)
     assert (resolved.seed, resolved.target_sparsity, resolved.run_dir) == (7, 0.95, str(run_dir))
     assert config["seed"] == 7
+    assert config["data"]["test"]["images"] > 0 and len(config["data"]["train"]["sha256"]) == 64
     assert config["versions"]["keras"] == keras.__version__
     assert config["versions"]["python"] == sys.version.split()[0]
     assert set(config["versions"]) == {"python", "tensorflow", "keras", "ai-edge-litert", "numpy"}
