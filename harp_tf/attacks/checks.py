@@ -23,7 +23,6 @@ from harp_tf.losses.terms import cross_entropy
 SAMPLES = 64
 """So many images are looked at: enough to see what is wrong with a model, few enough to cost seconds."""
 NO_GRADIENT, NAN_GRADIENTS, BLACK_BOX = "no_gradient", "nan_gradients", "black_box_beats_white_box"
-ONE_CLASS = "one_class"
 _PASSES = 3
 _WIDEST = 0.05  # half the width of a confidence interval, from which on a figure says little
 FEW, MUCH = 0.002, 0.02
@@ -61,8 +60,8 @@ def of_model(logits: Logits, images: np.ndarray, labels: np.ndarray, norm: str) 
         What was found, nothing at best.
     """
     shown, true = tf.constant(images[:SAMPLES]), tf.constant(labels[:SAMPLES])
-    found = [*without_gradient(logits, images), *_one_class(logits, shown, true)]
-    return [*found, *_gradients(logits, shown, true, norm)]
+    constant = _one_class(logits, shown, true)
+    return [*without_gradient(logits, images), *constant, *_gradients(logits, shown, true, norm, not constant)]
 
 
 def without_gradient(logits: Logits, images: np.ndarray) -> list[Finding]:
@@ -161,7 +160,7 @@ def _one_class(logits: Logits, images: tf.Tensor, labels: tf.Tensor) -> list[Fin
         return []
     return [
         Finding(
-            ONE_CLASS,
+            "one_class",
             f"The network gives all {len(answers)} images the same class, {answers[0]}. It has learned nothing, has "
             "collapsed, or wants other pixels than those in [0, 1] (from 0 to 255?). Its accuracy, clean and under "
             "attack, is the share of that class, and says nothing about robustness.",
@@ -169,7 +168,8 @@ def _one_class(logits: Logits, images: tf.Tensor, labels: tf.Tensor) -> list[Fin
     ]
 
 
-def _gradients(logits: Logits, images: tf.Tensor, labels: tf.Tensor, norm: str) -> list[Finding]:
+def _gradients(logits: Logits, images: tf.Tensor, labels: tf.Tensor, norm: str, huge: bool) -> list[Finding]:
+    """What is wrong with gradients; `huge`: whether an attack with room for any image must bring accuracy to 0."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
         loss = cross_entropy(tf.cast(logits(images), tf.float32), labels)  # as attacks see them
@@ -204,7 +204,7 @@ def _gradients(logits: Logits, images: tf.Tensor, labels: tf.Tensor, norm: str) 
                 "cannot move there, and figures such as pgd20 are too high. Trust apgd-t and square more.",
             )
         )
-    return found if broken else [*found, *_huge(logits, images, labels, norm)]
+    return [*found, *_huge(logits, images, labels, norm)] if huge and not broken else found
 
 
 def _huge(logits: Logits, images: tf.Tensor, labels: tf.Tensor, norm: str) -> list[Finding]:
