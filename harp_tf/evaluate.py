@@ -6,7 +6,7 @@ from absl import flags
 
 from harp_tf import cli_flags, layers, models, pipeline, report
 from harp_tf.files import checksum, write_json
-from harp_tf.measure import Figures, Measurement
+from harp_tf.measure import Figures, Measurement, check_radii
 from harp_tf.reading import read_json
 from harp_tf.run_dir import TFLITE_FILES
 from harp_tf.types import HarpError
@@ -24,6 +24,7 @@ def main() -> None:
             raise HarpError("--output is for a file as target; a run directory keeps its figures in results.json.")
         pipeline.Run(config, save_adversarial=save).run()
         return
+    check_radii(config)
     print(f"{target} on {config.dataset}, {config.norm}, eps {config.eps:.4g} (--dataset, --norm, --eps)")
     run = pipeline.Run(config)
     output = Path(flags.FLAGS.output) if flags.FLAGS.output is not None else None

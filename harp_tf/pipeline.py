@@ -62,7 +62,9 @@ class Run:
         parts = ("training", self.data.train), ("validation", self.data.validation), ("test", self.data.test)
         counts = ", ".join(f"{part.num_examples:,} {name}" for name, part in parts)
         say(f"{config.dataset}: {counts} images of {self.data.num_classes} classes")
-        if not self.directory.trains():
+        if self.directory.trains():
+            self.directory.warn_of_other_cut(self.data.record())
+        else:
             self.directory.warn_of_other_data(self.data.record())
         self.interruption = training.Interruption()
         if self.directory.trains():  # else what a stored run names is not imported: it may be somebody else's

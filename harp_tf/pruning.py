@@ -22,7 +22,8 @@ def strategy_of(config: RunConfig) -> strategies.Strategy:
     Raises:
         HarpError: if the strategy is unknown or its file cannot be used.
     """
-    return config.pruning_method.rule or strategies.get(config.initial_strategy)
+    rule = config.pruning_method.rule
+    return rule if rule is not None and config.strategy is None else strategies.get(config.initial_strategy)
 
 
 def check(model: keras.Model, config: RunConfig, strategy: strategies.Strategy) -> None:

@@ -86,6 +86,23 @@ class RunDirectory:
                 "of before and after are not of the same images."
             )
 
+    def warn_of_other_cut(self, data: dict[str, dict]) -> None:
+        """Says so if the run that --init_from names had other images: it may have learned what chooses epochs here.
+
+        Args:
+            data: what tells the images from others, see `DataSplits.record`.
+        """
+        origin = None if self.config.init_from is None else RunRecord.read(Path(self.config.init_from))
+        if origin is None or origin.flags.get("dataset") != self.config.dataset:
+            return
+        if other := other_data(origin.data, data):
+            seed = origin.flags.get("data_seed")
+            self.say(
+                f"WARNING: the run in {origin.folder} had other images ({', '.join(other)}). Its training images may "
+                "be among those that choose the best epoch here, or test it. For the same cut give the same limits and "
+                f"--data_seed={origin.flags.get('seed') if seed is None else seed}."
+            )
+
     def read_json(self, name: str) -> dict:
         """The content of a JSON file of the run directory, {} if there is none."""
         path = self.path / name
@@ -337,7 +354,7 @@ _ROUNDING = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONED
 
 def surroundings() -> dict[str, dict]:
     """What a result depends on besides its settings: versions of the software, the machine, and the environment."""
-    packages = ("tensorflow", "keras", "ai-edge-litert", "numpy")
+    packages = ("tensorflow", "keras", "ai-edge-litert", "numpy", "tf_keras", "tensorflow-model-optimization")
     return {
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},

@@ -106,6 +106,15 @@ def test_cells_of_a_comparison_import_what_the_models_need(tmp_path):
     assert RunConfig(model="C:/my.keras").own_modules == RunConfig().own_modules == ()
 
 
+def test_a_module_that_needs_another_one(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("import nothing_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(HarpError, match=r"'broken_module' could not be imported .*No module named 'nothing_there'"):
+        models.import_module("broken_module")
+    with pytest.raises(HarpError, match="The module 'no_such.module' was not found"):
+        models.import_module("no_such.module")
+
+
 def test_a_module_that_is_not_there():
     with pytest.raises(HarpError, match="The module 'no_such_module' was not found .*the current folder"):
         models.import_module("no_such_module")

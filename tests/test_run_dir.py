@@ -168,6 +168,20 @@ def test_images_that_change_while_a_run_rests_are_noticed(tiny, idle, tmp_path, 
     tiny(**settings).run()
 
 
+def test_who_begins_with_a_run_of_another_cut_is_told(copy, tmp_path, lines):
+    content = json.loads((copy / "config.json").read_text())
+    content["data"] = DATA
+    (copy / "config.json").write_text(json.dumps(content))
+    directory = RunDirectory(RunConfig(init_from=str(copy), run_dir=str(tmp_path / "new")), lines.append)
+    directory.warn_of_other_cut(DATA)
+    RunDirectory(RunConfig(init_from=str(copy), dataset="npz:other.npz"), lines.append).warn_of_other_cut({})
+    RunDirectory(RunConfig(init_from=str(copy / "dense.keras")), lines.append).warn_of_other_cut({})
+    assert lines == []
+    directory.warn_of_other_cut({**DATA, "validation": {"images": 10, "sha256": "b"}})
+    (line,) = lines
+    assert "had other images (validation)" in line and f"--data_seed={content['flags']['seed']}." in line
+
+
 def test_who_measures_a_run_on_other_images_is_told(copy, lines):
     content = json.loads((copy / "config.json").read_text())
     content["data"] = DATA

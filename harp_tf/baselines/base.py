@@ -63,9 +63,18 @@ def keep_largest(kernel: PrunedKernel, values: np.ndarray, count: int | None = N
 
     Args:
         kernel: a kernel whose rate is not learned.
-        values: a number per weight, of the kernel's shape.
+        values: a finite number per weight, of the kernel's shape.
         count: how many entries to keep; None leaves the number as it is.
+
+    Raises:
+        HarpError: if there is another number of values, or one is not finite.
     """
+    shape, values = tuple(kernel.scores.scores.shape), np.asarray(values)
+    if values.shape != shape or not np.isfinite(values).all():
+        found = f"values of the shape {values.shape}" if values.shape != shape else "some that are not finite"
+        raise HarpError(
+            f"keep_largest needs a finite number per weight of {kernel.path}, in the shape {shape}; received {found}."
+        )
     kernel.scores.scores.assign(values)
     if count is not None:
         kernel.scores.set_count(count)

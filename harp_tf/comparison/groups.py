@@ -17,10 +17,10 @@ def groups(cells: Sequence[dict]) -> list[dict]:
 
     Returns:
         By loss, then sparsity (the dense models first), then method, one entry with its seeds; natural and, by attack,
-        robust (see `summary`; of the seeds that were measured with it), with "borrowed", whether the deviation over
-        seeds is that at other sparsities, since no method has several at this one; weights, sparsity and, as means,
-        worst_class (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by path);
-        epochs and passes by stage, which begin with those of the shared dense model, and seconds by stage.
+        robust (see `summary`; of the seeds that were measured with it, on the most images), with "borrowed", whether
+        the deviation is that at other sparsities, since no method has several seeds at this one; weights, sparsity and,
+        as means, worst_class (None unless all cells have it), kept, file_bytes, gzip_bytes and layers (weights kept by
+        path); epochs and passes by stage, which begin with those of the shared dense model, and seconds by stage.
     """
     by_key: dict[tuple, list[dict]] = {}
     for cell in (cell for cell in cells if "figures" in cell):
@@ -88,13 +88,16 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]], every
 def _summary(figures: list[dict], alike: list[list[dict]], everywhere: list[list[dict]], of: Callable) -> dict:
     """Summarises what `of` takes from the figures of each seed; None where a seed has it not."""
 
+    def most(found: list[dict]) -> int:
+        return max((measured["images"] for measured in map(of, found) if measured), default=0)
+
     def shares(found: list[dict]) -> list[float]:
-        return [measured["accuracy"] for measured in map(of, found) if measured]
+        """Of the seeds that were measured on the most images: a mean must be of the same ones."""
+        return [m["accuracy"] for m in map(of, found) if m and m["images"] == most(found)]
 
     here, anywhere = pooled(list(map(shares, alike))), pooled(list(map(shares, everywhere)))
     borrowed = here is None and anywhere is not None
-    images = min(measured["images"] for measured in map(of, figures) if measured)
-    return {**summary(shares(figures), images, anywhere if borrowed else here), "borrowed": borrowed}
+    return {**summary(shares(figures), most(figures), anywhere if borrowed else here), "borrowed": borrowed}
 
 
 def _mean(values: list) -> float | None:

@@ -50,10 +50,9 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
         steps_per_epoch: training batches in an epoch.
 
     Returns:
-        natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}, the latter with "warnings" as well,
-        the names of the checks that found something in this attack; worst_class, the natural accuracy of
-        the class that is recognised least, which an average hides; weights, kept and sparsity;
-        file_bytes and gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and
+        natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}, the latter with "settings" of the
+        attack and "warnings" as well, the names of the checks that found something in it; worst_class, the natural
+        accuracy of the class that is recognised least, which an average hides; weights, kept and sparsity; file_bytes and gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and
         seconds; and layers, by path {"weights", "kept"}.
     """
     results = _read_object(cell.directory / "results.json")
@@ -66,6 +65,7 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
             "accuracy": entry["robust_accuracy"],
             "images": entry["n"],
             **_answers(entry),
+            "settings": entry.get("settings", {}),
             "warnings": sorted({check["check"] for check in entry["checks"]}),
         }
         for attack, entry in headline.items()

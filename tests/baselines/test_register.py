@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from harp_tf import register_method
+import harp_tf
+from harp_tf import pruning, register_method, strategies
 from harp_tf.baselines import METHODS, WEIGHTS_ONLY, Method, keep_all, keep_largest
 from harp_tf.comparison import Axes, plan
 from harp_tf.comparison.groups import groups
 from harp_tf.config import RunConfig
 from harp_tf.layers import pruned_kernels
 from harp_tf.types import HarpError
+from tests.conftest import tiny_model
 from tests.report.conftest import cell
 from tests.runs import WEIGHTS, counts, kernels, read
 
@@ -44,6 +46,25 @@ def known():
 @pytest.fixture
 def mine(known):
     register_method("mine", MINE)
+
+
+def test_other_rates_take_the_place_of_a_rule_of_ones_own(known):
+    def halves(sizes, target_rate):
+        return dict.fromkeys(sizes, target_rate / 2)
+
+    register_method("ruled", Method(rule=halves, start=keep_last, trains=None, only=WEIGHTS_ONLY))
+    assert pruning.strategy_of(RunConfig(method="ruled")) is halves
+    assert pruning.strategy_of(RunConfig(method="ruled", strategy="lamp")) is strategies.get("lamp")
+
+
+@pytest.mark.parametrize(
+    "wrong, found", [(lambda v: v[..., :1], "values of the shape"), (lambda v: v / 0, "not finite")]
+)
+def test_values_that_order_nothing_are_refused(wrong, found):
+    network = harp_tf.prune(tiny_model(), target_sparsity=0.9, mode="score", verbose=False)
+    kernel = pruned_kernels(network)[0]
+    with np.errstate(all="ignore"), pytest.raises(HarpError, match=f"finite number per weight of .*received .*{found}"):
+        keep_largest(kernel, wrong(np.zeros(kernel.variable.shape)))
 
 
 def test_names(known):

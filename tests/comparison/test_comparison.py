@@ -155,6 +155,19 @@ def test_a_cell_that_was_trained_otherwise_is_refused(compare, undrawn, tmp_path
     assert compare().run() == []
 
 
+def test_a_mean_is_of_seeds_measured_on_the_same_images(compare, undrawn, tmp_path):
+    compare(methods=("harp",), seeds=(0, 1, 2)).run()
+    path = tmp_path / "compared" / "cells" / "harp_90_pgd_seed1" / "results.json"
+    results = json.loads(path.read_text())
+    results["pruned"]["attacks"]["pgd20"][0] |= {"n": 20, "robust_accuracy": 0.1}
+    path.write_text(json.dumps(results))
+    compare(methods=("harp",), seeds=(0, 1, 2), robust_limit=20).run()
+    group = next(group for group in read(tmp_path)["groups"] if group["method"] == "harp")
+    found = group["robust"]["pgd20"]
+    assert (found["n"], found["images"]) == (2, 200) and found["mean"] == pytest.approx(0.71)
+    assert group["natural"]["n"] == 3
+
+
 def test_cells_of_other_images_are_refused(compare, undrawn, stand_in, tmp_path):
     data = {split: {"images": 10, "sha256": "a"} for split in ("train", "validation", "test")}
     other = {**data, "train": {"images": 11, "sha256": "b"}}

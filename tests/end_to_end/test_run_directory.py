@@ -71,7 +71,8 @@ def test_config_says_flags_seed_versions_and_machine(run_dir):
     assert config["data"]["test"]["images"] > 0 and len(config["data"]["train"]["sha256"]) == 64
     assert config["versions"]["keras"] == keras.__version__
     assert config["versions"]["python"] == sys.version.split()[0]
-    assert set(config["versions"]) == {"python", "tensorflow", "keras", "ai-edge-litert", "numpy"}
+    packages = {"tensorflow", "keras", "ai-edge-litert", "numpy", "tf_keras", "tensorflow-model-optimization"}
+    assert set(config["versions"]) == {"python", *packages}
     assert set(config["machine"]) == {"system", "processor", "cores"} and config["machine"]["cores"] >= 1
 
 

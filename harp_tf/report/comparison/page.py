@@ -82,7 +82,9 @@ def _figures(record: Record) -> list[str]:
         groups["unpruned"] = record.references(loss)
         tables = [html.table(table.accuracies(record, found, title)) for title, found in groups.items() if found]
         parts.append(_named(record, loss) + "".join(tables))  # too wide to stand side by side
-    notes = [f"<p>{escape(text)}</p>" for text in (table.note(record), table.checks(record)) if text]
+    notes = [
+        f"<p>{escape(text)}</p>" for text in (table.note(record), table.checks(record), table.unlike(record)) if text
+    ]
     return [*parts, *notes] if parts else []
 
 

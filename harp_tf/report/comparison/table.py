@@ -1,5 +1,6 @@
 """The tables of a comparison, as plain text."""
 
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def comparison_table(directory: str | Path) -> str:
         for target in record.targets(loss):
             lines = [f"  {standing.sentence()}" for standing in standings(record, loss, target)]
             parts.append("\n".join([f"{labels.sparsity(target)} % sparsity", *lines]))
-    return "\n\n".join([*parts, *filter(None, [headline(record), note(record), checks(record)])])
+    return "\n\n".join([*parts, *filter(None, [headline(record), note(record), checks(record), unlike(record)])])
 
 
 def everything(record: Record, loss: str) -> Table:
@@ -162,6 +163,23 @@ def checks(record: Record) -> str:
     parts = [f"{check} in {'all' if len(n) == len(cells) else ', '.join(n)}" for check, n in found.items()]
     text = "* The checks of the attacks warn, so these accuracies may be too high, see the reports of the runs"
     return f"{text}: {'; '.join(parts)}." if parts else ""
+
+
+def unlike(record: Record) -> str:
+    """Says which runs an attack was run on with other settings than on the others; empty if none."""
+    parts = []
+    for attack in record.attacks:
+        runs: dict[str, list[str]] = {}
+        for cell in _measured(record):
+            if settings := cell["figures"]["robust"].get(attack, {}).get("settings"):
+                runs.setdefault(json.dumps(settings, sort_keys=True), []).append(cell["name"])
+        usual = max(runs.values(), key=len, default=[])
+        if others := [name for names in runs.values() if names is not usual for name in names]:
+            parts.append(f"{labels.attack(attack)} in {', '.join(others)}")
+    if not parts:
+        return ""
+    text = "WARNING: an attack had other settings than in the other runs, so figures cannot be compared"
+    return f"{text}: {'; '.join(parts)}."
 
 
 def costs(record: Record, loss: str) -> Table:

@@ -79,6 +79,19 @@ def test_what_the_attacks_warn_of(compared, cells):
     )
 
 
+def test_an_attack_of_other_settings_is_told(compared, cells):
+    assert table.unlike(read_comparison(compared())) == ""
+    for one in cells[:-1]:
+        one["figures"]["robust"]["pgd20"]["settings"] = {"attack": "pgd", "step_size": 0.01}
+    assert table.unlike(read_comparison(compared(cells))) == ""
+    other = next(one for one in cells if one["method"] == "lwm")
+    other["figures"]["robust"]["pgd20"]["settings"] = {"attack": "pgd", "step_size": 0.025}
+    folder = compared(cells)
+    text = table.unlike(read_comparison(folder))
+    assert text.startswith("WARNING: an attack had other settings") and text.endswith(f": PGD-20 in {other['name']}.")
+    assert text in table.comparison_table(folder)
+
+
 def test_few_images_are_no_reason_to_doubt_an_attack(compared, cells):
     for one in cells[:-1]:
         one["figures"]["robust"]["pgd20"]["warnings"] = ["too_few_samples"]
