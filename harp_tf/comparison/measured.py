@@ -52,8 +52,9 @@ def figures(cell: Cell, steps_per_epoch: int) -> dict:
     Returns:
         natural and robust (by attack) as {"accuracy", "ci95", "images", "right"}, the latter with "settings" of the
         attack and "warnings" as well, the names of the checks that found something in it; worst_class, the natural
-        accuracy of the class that is recognised least, which an average hides; weights, kept and sparsity; file_bytes and gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and
-        seconds; and layers, by path {"weights", "kept"}.
+        accuracy of the class that is recognised least, which an average hides; weights, kept and sparsity; file_bytes
+        and gzip_bytes of its .tflite file; by stage epochs, passes (gradient passes over a batch) and seconds; and
+        layers, by path {"weights", "kept"}.
     """
     results = _read_object(cell.directory / "results.json")
     found, file = results[cell.key], results.get(TFLITE_KEYS[cell.key], {})
