@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from harp_tf.answers import unpacked
+
 Figures = dict[str, Any]
 
 _SAME = ("norm", "eps", "n", "seed", "settings", "crafted_on")
@@ -39,7 +41,7 @@ def merge(earlier: Figures, newer: Figures, norm: str, eps: float) -> Figures:
         "robust_accuracy": {**untold, **{name: entry["robust_accuracy"] for name, entry in own.items()}},
         "n_robust": min(counts, default=0),
         "attacks": entries,
-        "security_curve": _curves(entries, norm, newer["natural_accuracy"]),
+        "security_curve": _curves(entries, norm, newer),
     }
 
 
@@ -49,16 +51,25 @@ def most_images(entries: list[Figures], norm: str, eps: float) -> Figures | None
     return max(reversed(found), key=lambda entry: entry["n"], default=None)
 
 
-def _curves(entries: dict[str, list[Figures]], norm: str, natural: float) -> dict[str, Figures]:
+def _natural(newer: Figures, count: int) -> float:
+    """The natural accuracy on the first `count` test images, those attacked; on all if it is not known by image."""
+    if "right" not in newer or count >= newer["n_test"]:
+        return newer["natural_accuracy"]
+    return float(unpacked(newer["right"], newer["n_test"])[:count].mean())
+
+
+def _curves(entries: dict[str, list[Figures]], norm: str, newer: Figures) -> dict[str, Figures]:
     curves = {}
     for name, found in entries.items():
         points: dict[float, tuple[float, float]] = {}  # by rounded radius: those of a curve are computed
         # The one on the most images comes last and stays, the newest of several.
-        for entry in sorted((entry for entry in found if entry["norm"] == norm), key=lambda entry: entry["n"]):
+        own = sorted((entry for entry in found if entry["norm"] == norm), key=lambda entry: entry["n"])
+        for entry in own:
             curve = entry.get("curve", {"eps": [], "robust_accuracy": []})
             for point in (*zip(curve["eps"], curve["robust_accuracy"]), (entry["eps"], entry["robust_accuracy"])):
                 points[round(point[0], 9)] = point
-        points[0.0] = 0.0, natural  # on all images; a curve has that of the attacked ones
+        if own:
+            points[0.0] = 0.0, _natural(newer, own[-1]["n"])
         if len(points) > 2:
             radii, shares = zip(*sorted(points.values()))
             curves[name] = {"norm": norm, "eps": [*radii], "robust_accuracy": [*shares]}

@@ -1,7 +1,9 @@
 """Joining figures of several evaluations; every number here is made up."""
 
+import numpy as np
 import pytest
 
+from harp_tf.answers import packed
 from harp_tf.attacks.records import merge
 
 
@@ -85,6 +87,16 @@ def test_the_curve_has_all_radii_of_the_norm_and_begins_at_the_natural_accuracy(
     assert found["security_curve"] == {
         "pgd20": {"norm": "linf", "eps": [0.0, 0.05, 0.1, 0.2], "robust_accuracy": [0.9, 0.8, 0.7, 0.3]}
     }
+
+
+def test_the_curve_begins_at_the_natural_accuracy_of_the_images_that_were_attacked():
+    right = np.arange(1000) % 10 != 0
+    right[:100] = np.arange(100) < 60
+    known = {**figures(natural=float(right.mean())), "right": packed(right)}
+    few = [{**known, "attacks": {"pgd20": entry(0.5, eps=eps, n=100)}} for eps in (0.1, 0.2)]
+    assert joined(*few)["security_curve"]["pgd20"]["robust_accuracy"] == [0.6, 0.5, 0.5]
+    more = {**known, "attacks": {"pgd20": entry(0.4, eps=0.2)}}
+    assert joined(*few, more)["security_curve"]["pgd20"]["robust_accuracy"][0] == right.mean()
 
 
 def test_an_attack_that_finds_distances_gives_its_own_curve():
