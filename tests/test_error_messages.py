@@ -327,6 +327,9 @@ FIT: dict[str, Callable[[], object]] = {
     "a schedule without steps": lambda: (
         harp_tf.baselines.METHODS["radmm"].trainer(prune(mode="score"), "natural").fit()
     ),
+    "values that order nothing": lambda: harp_tf.baselines.keep_largest(
+        harp_tf.layers.pruned_kernels(prune(mode="score"))[0], np.zeros(3)
+    ),
     "a loss that cannot be saved": lambda: OwnLoss(1.0).get_config(),
     "gamma": lambda: harp_tf.StepwiseRegularization(0),
     "gamma of a dense network": lambda: fit(callbacks=[harp_tf.StepwiseRegularization()]),
