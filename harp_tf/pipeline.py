@@ -62,10 +62,11 @@ class Run:
         parts = ("training", self.data.train), ("validation", self.data.validation), ("test", self.data.test)
         counts = ", ".join(f"{part.num_examples:,} {name}" for name, part in parts)
         say(f"{config.dataset}: {counts} images of {self.data.num_classes} classes")
+        self._images = self.data.record()
         if self.directory.trains():
-            self.directory.warn_of_other_cut(self.data.record())
+            self.directory.warn_of_other_cut(self._images)
         else:
-            self.directory.warn_of_other_data(self.data.record())
+            self.directory.warn_of_other_data(self._images)
         self.interruption = training.Interruption()
         if self.directory.trains():  # else what a stored run names is not imported: it may be somebody else's
             for module in config.own_modules:
@@ -87,7 +88,7 @@ class Run:
         stage = self.config.stages[0]
         try:
             with self.workers.joined(), self.directory.locked(), self.interruption.watched():
-                finished = self.directory.prepare(self.data.record())
+                finished = self.directory.prepare(self._images)
                 for stage in self.workers.stages:
                     if stage in finished:
                         self.say(f"\n== {stage}: finished before ==")
