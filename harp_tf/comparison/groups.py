@@ -88,16 +88,15 @@ def _group(cells: list[dict], dense: dict | None, alike: list[list[dict]], every
 def _summary(figures: list[dict], alike: list[list[dict]], everywhere: list[list[dict]], of: Callable) -> dict:
     """Summarises what `of` takes from the figures of each seed; None where a seed has it not."""
 
-    def most(found: list[dict]) -> int:
-        return max((measured["images"] for measured in map(of, found) if measured), default=0)
+    def measured(found: list[dict]) -> tuple[list[float], int]:
+        """Of the seeds measured on the most images, since a mean must be of the same ones; and how many images."""
+        known = [one for one in map(of, found) if one]
+        most = max((one["images"] for one in known), default=0)
+        return [one["accuracy"] for one in known if one["images"] == most], most
 
-    def shares(found: list[dict]) -> list[float]:
-        """Of the seeds that were measured on the most images: a mean must be of the same ones."""
-        return [m["accuracy"] for m in map(of, found) if m and m["images"] == most(found)]
-
-    here, anywhere = pooled(list(map(shares, alike))), pooled(list(map(shares, everywhere)))
+    here, anywhere = (pooled([measured(found)[0] for found in methods]) for methods in (alike, everywhere))
     borrowed = here is None and anywhere is not None
-    return {**summary(shares(figures), most(figures), anywhere if borrowed else here), "borrowed": borrowed}
+    return {**summary(*measured(figures), anywhere if borrowed else here), "borrowed": borrowed}
 
 
 def _mean(values: list) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from harp_tf.data.expansion import check_expansion
-from harp_tf.data.memory import Labelled
+from harp_tf.data.memory import Labelled, part_of_class
 from harp_tf.types import HarpError
 
 ENDINGS = (".png", ".jpg", ".jpeg")
@@ -73,7 +73,7 @@ def _test_part(labels: np.ndarray, files: list[Path]) -> np.ndarray:
         members = sorted(
             np.flatnonzero(labels == label), key=lambda i: hashlib.sha256(os.fsencode(files[i].name)).digest()
         )
-        test[members[: min(max(round(TEST_FRACTION * len(members)), 1), len(members) - 1)]] = True
+        test[members[: part_of_class(TEST_FRACTION, len(members))]] = True
     return test
 
 

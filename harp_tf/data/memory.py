@@ -142,6 +142,11 @@ def numbered_classes(place: str, labels: np.ndarray) -> tuple[str, ...]:
     return tuple(str(label) for label in present)
 
 
+def part_of_class(fraction: float, count: int) -> int:
+    """How many images a cut takes of a class of `count`: one at least, and not all, if there are two or more."""
+    return min(max(round(fraction * count), 1), count - 1)
+
+
 def stratified_cut(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sorted indices that stay and those cut: `fraction` of every class.
 
@@ -151,8 +156,7 @@ def stratified_cut(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
     cut = []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        count = round(fraction * len(members))
-        cut.append(members[: min(max(count, 1), len(members) - 1)])
+        cut.append(members[: part_of_class(fraction, len(members))])
     indices = np.sort(np.concatenate(cut))
     return np.setdiff1d(np.arange(len(labels)), indices), indices
 

@@ -151,14 +151,19 @@ def write_stored(
 
 def calibration_images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
     """The first 256 images of an array, or of a dataset of batches of images or of (images, labels)."""
+    chosen = _first_images(calibration)[:_CALIBRATION_IMAGES]
+    require_images(chosen)
+    return chosen
+
+
+def _first_images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
+    """As many images as are used for calibration, or more."""
     if isinstance(calibration, (list, tuple)):  # of batches, it would become an array with one dimension too many
         raise HarpError(
             f"Expected calibration images as an array or a tf.data.Dataset, received a {type(calibration).__name__}."
         )
     if not isinstance(calibration, tf.data.Dataset):
-        chosen = np.asarray(calibration, np.float32)[:_CALIBRATION_IMAGES]
-        require_images(chosen)
-        return chosen
+        return np.asarray(calibration, np.float32)
     batches: list[np.ndarray] = []
     for element in calibration:
         images = element[0] if isinstance(element, tuple) else element
@@ -167,6 +172,4 @@ def calibration_images(calibration: np.ndarray | tf.data.Dataset) -> np.ndarray:
             break
     if not batches:
         raise HarpError("Expected calibration images, received an empty dataset. Pass the training split.")
-    chosen = np.concatenate(batches)[:_CALIBRATION_IMAGES]
-    require_images(chosen)
-    return chosen
+    return np.concatenate(batches)

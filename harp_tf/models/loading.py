@@ -99,8 +99,8 @@ def import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (ImportError, ValueError, TypeError) as error:
-        missing = getattr(error, "name", None)
-        if isinstance(error, ImportError) and missing and not f"{name}.".startswith(f"{missing}."):
+        missing = error.name if isinstance(error, ImportError) else None
+        if missing and not f"{name}.".startswith(f"{missing}."):
             raise HarpError(
                 f"The module '{name}' could not be imported ({_first_line(error)}). Install what it needs, or mend it."
             ) from error

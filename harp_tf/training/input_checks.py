@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harp_tf.attacks.checks import one_answer
 from harp_tf.inputs import class_indices, require_images
 from harp_tf.layers.rebuild import require_built
 from harp_tf.types import HarpError
@@ -131,7 +132,7 @@ def only_class(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> 
     shown = range(0, min(len(images), _TOLD_APART), _PIECE)
     logits = [network(images[start : start + _PIECE].astype("float32"), training=False) for start in shown]
     answers = np.concatenate([keras.ops.convert_to_numpy(part).argmax(-1) for part in logits])
-    if len(set(answers)) > 1 or len(set(labels[: len(answers)].reshape(-1))) < 2:
+    if not one_answer(answers, labels[: len(answers)]):
         return ""
     return (
         f"WARNING: the model gives all of the first {len(answers)} images the same class, {answers[0]}. It has learned "
